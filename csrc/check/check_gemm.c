@@ -1,0 +1,394 @@
+/* check_gemm.c: the matrix product against a naive one, on exact integers and on random numbers; the
+ * same bits for any batch and any split; nothing touched outside the operands. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum form { FORWARD, DW, DX, FORMS };
+static const char *const form_name[] = {"forward", "dW", "dX"};
+enum { PAD = 3, GUARD = 12345 };
+
+/* Operands end where an unreadable page begins, so a read or write past the end is a fault. */
+typedef struct {
+    char *base;
+    size_t size;
+} arena;
+
+static arena arena_make(size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (bytes + page - 1) / page * page;
+    char *base = mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED || mprotect(base + size, page, PROT_NONE)) abort();
+    return (arena){base, size};
+}
+
+static void arena_free(arena *a) {
+    munmap(a->base, a->size + (size_t)sysconf(_SC_PAGESIZE));
+}
+
+static void *arena_end(const arena *a, size_t bytes) {
+    if (bytes > a->size) abort();
+    return a->base + a->size - bytes;
+}
+
+/* One product with its operands. `pad` elements lie between the rows of every matrix. */
+typedef struct {
+    const fnn_kernels *k;
+    fnn_gemm g;
+    enum form form;
+    ptrdiff_t a_rows, a_width, b_rows, b_width, pad;
+    arena a, b, bias, c, saved, work;
+} problem;
+
+static ptrdiff_t span(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t pad) {
+    return rows ? (rows - 1) * (width + pad) + width : 0;
+}
+
+static problem problem_make(const fnn_kernels *k, size_t bytes) {
+    problem p = {.k = k, .a = arena_make(bytes), .b = arena_make(bytes), .bias = arena_make(bytes),
+                 .c = arena_make(bytes), .saved = arena_make(bytes), .work = arena_make(64)};
+    return p;
+}
+
+static void problem_free(problem *p) {
+    arena_free(&p->a), arena_free(&p->b), arena_free(&p->bias);
+    arena_free(&p->c), arena_free(&p->saved), arena_free(&p->work);
+}
+
+static void fill(const fnn_kernels *k, void *x, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t pad,
+                 int integers) {
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t j = 0; j < width; j++)
+            check_set(k, x, i * (width + pad) + j, integers ? check_integer(integers) : check_uniform());
+        for (ptrdiff_t j = width; j < width + pad && i + 1 < rows; j++)
+            check_set(k, x, i * (width + pad) + j, NAN);
+    }
+}
+
+static void set_guards(problem *p) {
+    const ptrdiff_t n = span(p->g.m, p->g.n, p->pad);
+    for (ptrdiff_t i = 0; i < n; i++)
+        check_set(p->k, p->g.c, i, i % p->g.ldc < p->g.n ? NAN : GUARD);
+}
+
+static void shape(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t pad,
+                  int integers, int with_bias, int with_saved) {
+    const size_t size = (size_t)p->k->itemsize;
+    fnn_gemm *g = &p->g;
+    p->form = form;
+    p->pad = pad;
+    p->a_rows = form == DW ? k : m, p->a_width = form == DW ? m : k;
+    p->b_rows = form == DX ? n : k, p->b_width = form == DX ? k : n;
+    memset(g, 0, sizeof *g);
+    g->m = m, g->n = n, g->k = k;
+    void *a = arena_end(&p->a, (size_t)span(p->a_rows, p->a_width, pad) * size);
+    void *b = arena_end(&p->b, (size_t)span(p->b_rows, p->b_width, pad) * size);
+    fill(p->k, a, p->a_rows, p->a_width, pad, integers);
+    fill(p->k, b, p->b_rows, p->b_width, pad, integers);
+    g->a = a, g->b = b;
+    g->a_rs = form == DW ? 1 : k + pad, g->a_cs = form == DW ? m + pad : 1;
+    g->b_rs = form == DX ? 1 : n + pad, g->b_cs = form == DX ? k + pad : 1;
+    if (with_bias) {
+        void *bias = arena_end(&p->bias, (size_t)n * size);
+        fill(p->k, bias, 1, n, 0, integers);
+        g->bias = bias;
+    }
+    g->ldc = g->lds = n + pad;
+    g->c = arena_end(&p->c, (size_t)span(m, n, pad) * size);
+    if (with_saved) {
+        void *saved = arena_end(&p->saved, (size_t)span(m, n, pad) * size);
+        fill(p->k, saved, m, n, pad, integers);
+        g->saved = saved;
+    }
+}
+
+static void run(const problem *p, fnn_gemm *g) {
+    const size_t bytes = (p->k->gemm_work(g->m, g->n, g->k, g->b_cs) + 63) / 64 * 64;
+    arena work = p->work;
+    if (bytes > work.size) work = arena_make(bytes);
+    g->work = bytes ? arena_end(&work, bytes) : NULL;
+    p->k->gemm(g);
+    if (work.base != p->work.base) arena_free(&work);
+}
+
+static double a_at(const problem *p, ptrdiff_t i, ptrdiff_t q) {
+    return check_get(p->k, p->g.a, i * p->g.a_rs + q * p->g.a_cs);
+}
+static double b_at(const problem *p, ptrdiff_t q, ptrdiff_t j) {
+    return check_get(p->k, p->g.b, q * p->g.b_rs + j * p->g.b_cs);
+}
+
+/* What the epilogue makes of c, exact for the piecewise linear activations on small integers. */
+static double epilogue(const fnn_gemm *g, double c, double saved) {
+    const double factor = g->act == FNN_LEAKY_RELU ? g->slope : 0;
+    if (g->act == FNN_IDENTITY) return c;
+    if (g->saved) return saved > 0 ? c : factor * c + 0.0;
+    return g->act == FNN_LEAKY_RELU ? (c > 0 ? c : g->slope * c) : c < 0 ? 0 : c;
+}
+
+/* sum and absolute sum of each element, in float64 (long double for float64 data) */
+static void reference(const problem *p, long double *sums, double *sizes) {
+    const fnn_gemm *g = &p->g;
+    for (ptrdiff_t i = 0; i < g->m; i++)
+        for (ptrdiff_t j = 0; j < g->n; j++) {
+            const double bias = g->bias ? check_get(p->k, g->bias, j) : 0;
+            sums[i * g->n + j] = bias;
+            sizes[i * g->n + j] = fabs(bias);
+        }
+    for (ptrdiff_t i = 0; i < g->m; i++)
+        for (ptrdiff_t q = 0; q < g->k; q++)
+            for (ptrdiff_t j = 0; j < g->n; j++) {
+                const long double product = (long double)a_at(p, i, q) * b_at(p, q, j);
+                sums[i * g->n + j] += product;
+                sizes[i * g->n + j] += fabs((double)product);
+            }
+}
+
+static int guards_hold(const problem *p) {
+    const ptrdiff_t n = span(p->g.m, p->g.n, p->pad);
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (i % p->g.ldc >= p->g.n && check_get(p->k, p->g.c, i) != GUARD) return 0;
+    return 1;
+}
+
+/* Small integers: every sum is exact, so the product must be equal to the naive one. */
+static void check_exact(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int variant) {
+    static const struct {
+        fnn_act act;
+        double slope;
+        int bias, saved;
+    } variants[] = {
+        {FNN_IDENTITY, 0, 1, 0}, {FNN_LEAKY_RELU, 2, 1, 0}, {FNN_RELU, 0, 0, 0}, {FNN_IDENTITY, 0, 0, 0},
+        {FNN_LEAKY_RELU, -3, 0, 1}, {FNN_LEAKY_RELU, 0, 1, 0}, {FNN_RELU, 0, 0, 1}, {FNN_RELU, 0, 1, 0},
+        {FNN_LEAKY_RELU, -1, 0, 0}, {FNN_IDENTITY, 0, 0, 1}, {FNN_LEAKY_RELU, 0.5, 1, 1},
+    };
+    const int v = variant % (int)(sizeof variants / sizeof variants[0]);
+    shape(p, form, m, n, k, variant % 2 ? PAD : 0, 2, variants[v].bias, variants[v].saved);
+    fnn_gemm *g = &p->g;
+    g->act = variants[v].act, g->slope = variants[v].slope;
+    set_guards(p);
+    run(p, g);
+    ptrdiff_t wrong = 0;
+    double *sums = malloc(sizeof *sums * (size_t)(n ? n : 1));
+    for (ptrdiff_t i = 0; i < m; i++) {
+        for (ptrdiff_t j = 0; j < n; j++) sums[j] = g->bias ? check_get(p->k, g->bias, j) : 0;
+        for (ptrdiff_t q = 0; q < k; q++) {
+            const double x = a_at(p, i, q);
+            for (ptrdiff_t j = 0; j < n; j++) sums[j] += x * b_at(p, q, j);
+        }
+        for (ptrdiff_t j = 0; j < n; j++) {
+            const double saved = g->saved ? check_get(p->k, g->saved, i * g->lds + j) : 0;
+            wrong += check_get(p->k, g->c, i * g->ldc + j) != epilogue(g, sums[j], saved);
+        }
+    }
+    free(sums);
+    check_that(!wrong && guards_hold(p), "%s %s float%d m=%td n=%td k=%td variant %d: %td wrong, guards %s",
+               fnn_isa_name(p->k->isa), form_name[form], (int)(8 * p->k->itemsize), m, n, k, v, wrong,
+               guards_hold(p) ? "hold" : "broken");
+}
+
+static void check_sizes(const fnn_kernels *k) {
+    const ptrdiff_t mr = k->gemm_mr, nr = k->gemm_nr, vl = k->lanes;
+    const ptrdiff_t kc = (32 << 10) / (nr * k->itemsize); /* GEMM_L1 of gemm.h */
+    const ptrdiff_t ms[] = {0, 1, 2, 3, 4, 5, mr - 1, mr, mr + 1, 2 * mr + 3};
+    const ptrdiff_t ns[] = {0, 1, 2, vl - 1, vl, vl + 1, nr - 1, nr, nr + 1, 2 * nr + 1, 100};
+    const ptrdiff_t ks[] = {0, 1, 2, 7, 64, kc - 1, kc, kc + 1};
+    problem p = problem_make(k, (size_t)(200 * (kc + 200) * k->itemsize));
+    int variant = 0;
+    for (int form = 0; form < FORMS; form++)
+        for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++)
+            for (size_t j = 0; j < sizeof ns / sizeof ns[0]; j++)
+                for (size_t q = 0; q < sizeof ks / sizeof ks[0]; q++)
+                    check_exact(&p, (enum form)form, ms[i], ns[j], ks[q], variant++);
+    for (int form = 0; form < FORMS; form++) /* every width, and every number of rows */
+        for (ptrdiff_t size = 1; size <= 130; size++) {
+            check_exact(&p, (enum form)form, 1 + size % 3, size, 9, variant++);
+            check_exact(&p, (enum form)form, size, 1 + 7 * (size % 6), 9, variant++);
+        }
+    problem_free(&p);
+}
+
+static int same_bits(const fnn_kernels *k, const void *x, ptrdiff_t i, const void *y, ptrdiff_t j,
+                     ptrdiff_t n) {
+    return !memcmp((const char *)x + i * k->itemsize, (const char *)y + j * k->itemsize,
+                   (size_t)(n * k->itemsize));
+}
+
+static const void *at(const fnn_kernels *k, const void *x, ptrdiff_t i) {
+    return x ? (const char *)x + i * k->itemsize : NULL;
+}
+
+/* A block of C computed alone has the bits that it has in the whole. */
+static void check_block(const problem *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t columns) {
+    const fnn_kernels *k = p->k;
+    fnn_gemm g = p->g;
+    g.m = rows, g.n = columns;
+    g.a = at(k, g.a, i * g.a_rs);
+    g.b = at(k, g.b, j * g.b_cs);
+    g.bias = at(k, g.bias, j);
+    g.saved = at(k, g.saved, i * g.lds + j);
+    g.ldc = columns;
+    g.c = malloc((size_t)(rows * columns * k->itemsize));
+    run(p, &g);
+    int same = 1;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        same &= same_bits(k, g.c, r * columns, p->g.c, (i + r) * p->g.ldc + j, columns);
+    check_that(same, "%s %s float%d %tdx%tdx%td: rows %td+%td columns %td+%td differ when alone",
+               fnn_isa_name(k->isa), form_name[p->form], (int)(8 * k->itemsize), p->g.m, p->g.n, p->g.k, i,
+               rows, j, columns);
+    free(g.c);
+}
+
+static void check_splits(problem *p) {
+    const ptrdiff_t m = p->g.m, n = p->g.n, nr = p->k->gemm_nr;
+    const ptrdiff_t half = n / 2 / nr * nr;
+    const ptrdiff_t rows[] = {0, m / 2, m - 1};
+    for (int r = 0; r < 3; r++) check_block(p, rows[r], 1, 0, n);
+    for (ptrdiff_t few = 2; few <= 20 && few <= m; few += 3) check_block(p, m - few, few, 0, n);
+    check_block(p, 0, m, 0, half ? half : n);
+    check_block(p, m / 3, m - m / 3, half, n - half);
+}
+
+/* Random numbers: within (k + 2) eps (|a||b| + |bias|) of the reference, and the same bits in parts. */
+static void check_random(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, int accuracy) {
+    const ptrdiff_t most = (m > n ? m : n) + depth + PAD;
+    problem p = problem_make(k, (size_t)((most * (m > n ? m : n) + most * depth / 2) * k->itemsize));
+    for (int form = 0; form < FORMS; form++) {
+        shape(&p, (enum form)form, m, n, depth, PAD, 0, 1, 0);
+        set_guards(&p);
+        run(&p, &p.g);
+        check_that(guards_hold(&p), "%s %s: guards broken", fnn_isa_name(k->isa), form_name[form]);
+        if (accuracy) {
+            long double *sums = malloc(sizeof *sums * (size_t)(m * n));
+            double *sizes = malloc(sizeof *sizes * (size_t)(m * n)), worst = 0;
+            reference(&p, sums, sizes);
+            for (ptrdiff_t i = 0; i < m; i++)
+                for (ptrdiff_t j = 0; j < n; j++) {
+                    const double y = check_get(k, p.g.c, i * p.g.ldc + j);
+                    const double error = fabs((double)(y - sums[i * n + j]));
+                    const double share =
+                        error / ((double)(depth + 2) * check_eps(k) * sizes[i * n + j]);
+                    if (!(share <= worst)) worst = share;
+                }
+            check_that(worst <= 1, "%s %s float%d: error is %g of the bound", fnn_isa_name(k->isa),
+                       form_name[form], (int)(8 * k->itemsize), worst);
+            free(sums);
+            free(sizes);
+        }
+        check_splits(&p);
+    }
+    problem_free(&p);
+}
+
+/* Every epilogue is the one of `act` or `act_grad` on the bare product, and does not depend on the split. */
+static void check_epilogues(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth) {
+    static const double slopes[] = {0.01, 0, -0.5, 1.5};
+    problem p = problem_make(k, (size_t)((m + n + PAD) * (n + depth + PAD) * k->itemsize));
+    void *bare = check_alloc(k, m * n), *expected = check_alloc(k, n);
+    for (int form = 0; form < FORMS; form++)
+        for (int saved = 0; saved < 2; saved++)
+            for (int act = 0; act < FNN_ACTS + 3; act++) {
+                shape(&p, (enum form)form, m, n, depth, PAD, 0, 1, saved);
+                fnn_gemm plain = p.g;
+                plain.c = bare, plain.ldc = n, plain.saved = NULL;
+                run(&p, &plain);
+                p.g.act = act < FNN_ACTS ? (fnn_act)act : FNN_LEAKY_RELU;
+                p.g.slope = slopes[act < FNN_ACTS ? 0 : act - FNN_ACTS + 1];
+                set_guards(&p);
+                run(&p, &p.g);
+                int same = guards_hold(&p);
+                for (ptrdiff_t i = 0; i < m; i++) {
+                    const void *row = at(k, bare, i * n);
+                    if (saved)
+                        k->act_grad(p.g.act, p.g.slope, n, at(k, p.g.saved, i * p.g.lds), row, expected);
+                    else
+                        k->act(p.g.act, p.g.slope, n, row, expected);
+                    same &= same_bits(k, expected, 0, p.g.c, i * p.g.ldc, n);
+                }
+                check_that(same, "%s %s float%d %tdx%tdx%td: epilogue %d slope %g%s differs",
+                           fnn_isa_name(k->isa), form_name[form], (int)(8 * k->itemsize), m, n, depth,
+                           p.g.act, p.g.slope, saved ? " (gradient)" : "");
+                check_splits(&p);
+            }
+    problem_free(&p);
+}
+
+/* A NaN or infinity stays in its row (of A) or column (of B); zeros keep their sign. */
+static void check_special(const fnn_kernels *k) {
+    const ptrdiff_t m = k->gemm_mr + 2, n = k->gemm_nr + 3, depth = 5;
+    problem p = problem_make(k, (size_t)((m + n + PAD) * (n + depth + PAD) * k->itemsize));
+    for (int form = 0; form < FORMS; form++)
+        for (int act = FNN_IDENTITY; act <= FNN_RELU; act++) {
+            shape(&p, (enum form)form, m, n, depth, PAD, 3, 0, 0);
+            p.g.act = (fnn_act)act, p.g.slope = 0.25;
+            check_set(k, (void *)p.g.a, 2 * p.g.a_rs + p.g.a_cs, NAN);
+            check_set(k, (void *)p.g.b, p.g.b_rs + 4 * p.g.b_cs, INFINITY);
+            for (ptrdiff_t i = 0; i < m; i++) check_set(k, (void *)p.g.a, i * p.g.a_rs + p.g.a_cs, i == 2 ? NAN : 1 + i % 3);
+            run(&p, &p.g);
+            int right = 1;
+            for (ptrdiff_t i = 0; i < m; i++)
+                for (ptrdiff_t j = 0; j < n; j++) {
+                    const double y = check_get(k, p.g.c, i * p.g.ldc + j);
+                    right &= i == 2 ? isnan(y) != 0 : j == 4 ? isinf(y) && y > 0 : isfinite(y) != 0;
+                }
+            check_that(right, "%s %s: NaN or infinity strays, act %d", fnn_isa_name(k->isa), form_name[form], act);
+
+            shape(&p, (enum form)form, m, n, depth, PAD, 3, 1, 0);
+            p.g.act = (fnn_act)act, p.g.slope = 0.25;
+            for (ptrdiff_t i = 0; i < m; i++)
+                for (ptrdiff_t q = 0; q < depth; q++)
+                    check_set(k, (void *)p.g.a, i * p.g.a_rs + q * p.g.a_cs, -0.0);
+            for (ptrdiff_t j = 0; j < n; j++) {
+                check_set(k, (void *)p.g.bias, j, -0.0);
+                for (ptrdiff_t q = 0; q < depth; q++) check_set(k, (void *)p.g.b, q * p.g.b_rs + j * p.g.b_cs, 1);
+            }
+            run(&p, &p.g);
+            right = 1;
+            for (ptrdiff_t i = 0; i < m; i++)
+                for (ptrdiff_t j = 0; j < n; j++) {
+                    const double y = check_get(k, p.g.c, i * p.g.ldc + j);
+                    right &= y == 0 && signbit(y);
+                }
+            check_that(right, "%s %s: -0.0 loses its sign, act %d", fnn_isa_name(k->isa), form_name[form], act);
+        }
+    problem_free(&p);
+}
+
+static void check_column_sums(const fnn_kernels *k) {
+    for (ptrdiff_t n = 0; n <= 70; n++)
+        for (ptrdiff_t m = 0; m <= 40; m += 1 + m) {
+            const ptrdiff_t ld = n + PAD;
+            void *g = check_alloc(k, (m + 1) * ld), *sums = check_alloc(k, n + 1);
+            fill(k, g, m, n, PAD, 0);
+            check_set(k, sums, n, GUARD);
+            k->column_sums(m, n, g, ld, sums);
+            int right = check_get(k, sums, n) == GUARD;
+            for (ptrdiff_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (ptrdiff_t i = 0; i < m; i++) {
+                    sum += check_get(k, g, i * ld + j);
+                    if (k->dtype == FNN_F32) sum = (float)sum;
+                }
+                right &= check_get(k, sums, j) == sum;
+            }
+            check_that(right, "%s column_sums m=%td n=%td", fnn_isa_name(k->isa), m, n);
+            check_free_all();
+        }
+}
+
+int check_gemm(const fnn_kernels *k) {
+    check_sizes(k);
+    check_random(k, 45, 77, 130, 1);
+    check_random(k, 3, 301, 700, 1);
+    check_random(k, 1, 1100, 90, 0);
+    check_random(k, 200, 310, 1100, 0);
+    check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
+    check_epilogues(k, 1, 37, 40);
+    check_special(k);
+    check_column_sums(k);
+    return check_failures();
+}

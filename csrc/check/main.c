@@ -1,0 +1,127 @@
+/* main.c: runs every suite (SUITES, from the Makefile) on every instruction set and dtype. */
+#include "check.h"
+
+#include <float.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define X(name) int check_##name(const fnn_kernels *k);
+SUITES
+#undef X
+
+static const struct {
+    const char *name;
+    int (*run)(const fnn_kernels *k);
+} suites[] = {
+#define X(name) {#name, check_##name},
+    SUITES
+#undef X
+};
+
+enum { PRINTED = 10 };
+static long passed, failed;
+static int failures;
+static uint64_t random_state;
+
+static struct block {
+    struct block *next;
+    char pad[64 - sizeof(struct block *)];
+} *blocks;
+
+int check_that(int ok, const char *format, ...) {
+    if (ok) {
+        passed++;
+        return 1;
+    }
+    failed++;
+    if (failures++ < PRINTED) {
+        va_list arguments;
+        va_start(arguments, format);
+        printf("    FAILED: ");
+        vprintf(format, arguments);
+        printf("\n");
+        va_end(arguments);
+    }
+    return 0;
+}
+
+int check_failures(void) { return failures; }
+
+void *check_alloc(const fnn_kernels *k, ptrdiff_t n) {
+    const size_t bytes = (sizeof(struct block) + (size_t)(n * k->itemsize) + 63) / 64 * 64;
+    struct block *block = aligned_alloc(64, bytes);
+    if (!block) {
+        printf("out of memory\n");
+        exit(2);
+    }
+    memset(block, 0, bytes);
+    block->next = blocks;
+    blocks = block;
+    return block + 1;
+}
+
+void check_free_all(void) {
+    while (blocks) {
+        struct block *next = blocks->next;
+        free(blocks);
+        blocks = next;
+    }
+}
+
+double check_get(const fnn_kernels *k, const void *array, ptrdiff_t i) {
+    return k->dtype == FNN_F32 ? ((const float *)array)[i] : ((const double *)array)[i];
+}
+
+void check_set(const fnn_kernels *k, void *array, ptrdiff_t i, double value) {
+    if (k->dtype == FNN_F32)
+        ((float *)array)[i] = (float)value;
+    else
+        ((double *)array)[i] = value;
+}
+
+/* SplitMix64 (Steele, Lea and Flood 2014). */
+static uint64_t next_random(void) {
+    uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+double check_uniform(void) { return (double)(next_random() >> 11) * 0x1p-52 - 1; }
+
+int check_integer(int limit) { return (int)(next_random() % (uint64_t)(2 * limit + 1)) - limit; }
+
+double check_eps(const fnn_kernels *k) { return k->dtype == FNN_F32 ? FLT_EPSILON : DBL_EPSILON; }
+
+/* Names of suites as arguments run those alone. */
+static int wanted(const char *name, int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], name)) return 1;
+    return argc == 1;
+}
+
+int main(int argc, char **argv) {
+    for (int isa = 0; isa < FNN_ISAS; isa++)
+        for (int dtype = 0; dtype < FNN_DTYPES; dtype++) {
+            const fnn_kernels *k = fnn_get_kernels((fnn_isa)isa, (fnn_dtype)dtype);
+            if (!k) continue;
+            for (size_t s = 0; s < sizeof suites / sizeof suites[0]; s++) {
+                if (!wanted(suites[s].name, argc, argv)) continue;
+                failures = 0;
+                random_state = 1;
+                const long before = passed;
+                const clock_t start = clock();
+                const int bad = suites[s].run(k);
+                check_free_all();
+                printf("%-9s float%d %-16s %8ld passed, %d failed, %.2f s\n", fnn_isa_name(k->isa),
+                       (int)(8 * k->itemsize), suites[s].name, passed - before, bad,
+                       (double)(clock() - start) / CLOCKS_PER_SEC);
+                fflush(stdout);
+            }
+        }
+    printf("%ld passed, %ld failed\n", passed, failed);
+    return failed || !passed;
+}

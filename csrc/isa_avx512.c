@@ -1,0 +1,79 @@
+/* isa_avx512.c: x86-64 with AVX-512 F, BW, DQ, VL: 64-byte vectors, 32 registers. A tile of 14 x 2
+ * vectors leaves four for operands; masked loads cost what plain ones do. */
+#include "fastnn.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+#include <immintrin.h>
+
+#define VEC_BYTES 64
+#define GEMM_MR 14
+#define GEMM_NV 2
+#define GEMM_MASKED_FREE 1
+#define ISA_ID FNN_AVX512
+#define TABLE fnn_table_avx512
+
+#define INLINE_ISA static inline __attribute__((always_inline, unused))
+typedef uint64_t isa_u64 __attribute__((vector_size(64)));
+
+#define HAVE_FMA
+INLINE_ISA __m512 vfma_f32(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE_ISA __m512d vfma_f64(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+
+#define HAVE_SQRT
+INLINE_ISA __m512 vsqrt_f32(__m512 a) { return _mm512_sqrt_ps(a); }
+INLINE_ISA __m512d vsqrt_f64(__m512d a) { return _mm512_sqrt_pd(a); }
+
+#define HAVE_MASK
+typedef __mmask16 vmask_f32;
+typedef __mmask8 vmask_f64;
+#define ISA_COMPARE(NAME, CMP)                                                                     \
+    INLINE_ISA __mmask16 NAME##_f32(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, CMP); }  \
+    INLINE_ISA __mmask8 NAME##_f64(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, CMP); }
+ISA_COMPARE(vgt, _CMP_GT_OQ)
+ISA_COMPARE(vge, _CMP_GE_OQ)
+ISA_COMPARE(vlt, _CMP_LT_OQ)
+ISA_COMPARE(veq, _CMP_EQ_OQ)
+INLINE_ISA __mmask16 vand_f32(__mmask16 a, __mmask16 b) { return a & b; }
+INLINE_ISA __mmask8 vand_f64(__mmask8 a, __mmask8 b) { return a & b; }
+INLINE_ISA int vany_f32(__mmask16 m) { return m != 0; }
+INLINE_ISA int vany_f64(__mmask8 m) { return m != 0; }
+INLINE_ISA __m512 vsel_f32(__mmask16 m, __m512 a, __m512 b) { return _mm512_mask_mov_ps(b, m, a); }
+INLINE_ISA __m512d vsel_f64(__mmask8 m, __m512d a, __m512d b) { return _mm512_mask_mov_pd(b, m, a); }
+
+#define HAVE_MAX
+INLINE_ISA __m512 vmax_f32(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+INLINE_ISA __m512d vmax_f64(__m512d a, __m512d b) { return _mm512_max_pd(a, b); }
+
+#define HAVE_SCALE
+INLINE_ISA __m512 vscale_f32(__m512 a, __m512 n) { return _mm512_scalef_ps(a, n); }
+INLINE_ISA __m512d vscale_f64(__m512d a, __m512d n) { return _mm512_scalef_pd(a, n); }
+
+#define HAVE_TAIL
+typedef __mmask16 vtail_f32;
+typedef __mmask8 vtail_f64;
+INLINE_ISA __mmask16 vtail_make_f32(ptrdiff_t n) { return (__mmask16)((1u << n) - 1); }
+INLINE_ISA __mmask8 vtail_make_f64(ptrdiff_t n) { return (__mmask8)((1u << n) - 1); }
+INLINE_ISA __m512 vload_t_f32(const float *p, __mmask16 t) { return _mm512_maskz_loadu_ps(t, p); }
+INLINE_ISA __m512d vload_t_f64(const double *p, __mmask8 t) { return _mm512_maskz_loadu_pd(t, p); }
+INLINE_ISA void vstore_t_f32(float *p, __m512 v, __mmask16 t) { _mm512_mask_storeu_ps(p, t, v); }
+INLINE_ISA void vstore_t_f64(double *p, __m512d v, __mmask8 t) { _mm512_mask_storeu_pd(p, t, v); }
+
+#define HAVE_MUL32
+INLINE_ISA isa_u64 vmul32(isa_u64 a, isa_u64 b) { return (isa_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+
+#define HAVE_STREAM
+INLINE_ISA void vstream_f32(float *p, __m512 v) { _mm512_stream_ps(p, v); }
+INLINE_ISA void vstream_f64(double *p, __m512d v) { _mm512_stream_pd(p, v); }
+INLINE_ISA void vstream_end(void) { _mm_sfence(); }
+
+#include "bodies.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

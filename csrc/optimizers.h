@@ -1,0 +1,116 @@
+/* optimizers.h: one update of n parameters w from their gradients g, elementwise, in one pass over
+ * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in float64
+ * before the loop, and each step function serves whole vectors (`left` the constant VL) and the last,
+ * masked one. A weight decay of 0 costs a fused multiply-add that memory hides. */
+
+enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
+
+INLINE void FN(sgd_step)(int kind, int first, ptrdiff_t left, REAL *w, const REAL *g, REAL *v,
+                         vec lr, vec momentum, vec weight_decay) {
+    const vec zero = {0}, old = FN(row_load)(w, left, zero);
+    vec step = vfma(weight_decay, old, FN(row_load)(g, left, zero));
+    if (kind != FN(SGD_PLAIN)) {
+        vec velocity = step;
+        if (!first) velocity = vfma(momentum, FN(row_load)(v, left, zero), step);
+        FN(row_store)(v, left, velocity);
+        if (kind == FN(SGD_NESTEROV)) velocity = vfma(momentum, velocity, step);
+        step = velocity;
+    }
+    FN(row_store)(w, left, vfma(-lr, step, old));
+}
+
+INLINE void FN(sgd_loop)(int kind, int first, ptrdiff_t n, REAL *w, const REAL *g, REAL *v,
+                         double lr, double momentum, double weight_decay) {
+    const vec l = vset1((REAL)lr), mu = vset1((REAL)momentum), decay = vset1((REAL)weight_decay);
+    ptrdiff_t i = 0;
+    for (; n - i >= VL; i += VL) FN(sgd_step)(kind, first, VL, w + i, g + i, v + i, l, mu, decay);
+    if (i < n) FN(sgd_step)(kind, first, n - i, w + i, g + i, v + i, l, mu, decay);
+}
+
+static void FN(sgd)(ptrdiff_t n, void *w, const void *g, void *v, double lr, double momentum,
+                    int nesterov, int first, double weight_decay) {
+    if (momentum == 0)
+        FN(sgd_loop)(FN(SGD_PLAIN), 0, n, w, g, w, lr, momentum, weight_decay);
+    else if (nesterov)
+        FN(sgd_loop)(FN(SGD_NESTEROV), first, n, w, g, v, lr, momentum, weight_decay);
+    else
+        FN(sgd_loop)(FN(SGD_MOMENTUM), first, n, w, g, v, lr, momentum, weight_decay);
+}
+
+typedef struct {
+    vec beta1, rest1, beta2, rest2, step, root, eps, coupled, decoupled;
+} FN(adam_constants);
+
+INLINE void FN(adam_step)(const FN(adam_constants) *c, ptrdiff_t left, REAL *w, const REAL *g,
+                          REAL *m, REAL *s) {
+    const vec zero = {0}, old = FN(row_load)(w, left, zero);
+    const vec gv = vfma(c->coupled, old, FN(row_load)(g, left, zero));
+    const vec mv = vfma(c->beta1, FN(row_load)(m, left, zero), c->rest1 * gv);
+    const vec sv = vfma(c->beta2, FN(row_load)(s, left, zero), c->rest2 * (gv * gv));
+    const vec update = c->step * mv / vfma(vsqrt(sv), c->root, c->eps);
+    FN(row_store)(m, left, mv);
+    FN(row_store)(s, left, sv);
+    FN(row_store)(w, left, vfma(c->decoupled, old, old) - update);
+}
+
+static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, double lr, double beta1,
+                     double beta2, double eps, double weight_decay, int decoupled, double bias1,
+                     double bias2) {
+    const FN(adam_constants) c = {
+        .beta1 = vset1((REAL)beta1),
+        .rest1 = vset1((REAL)(1 - beta1)),
+        .beta2 = vset1((REAL)beta2),
+        .rest2 = vset1((REAL)(1 - beta2)),
+        .step = vset1((REAL)(lr / bias1)),
+        .root = vset1((REAL)(1 / __builtin_sqrt(bias2))),
+        .eps = vset1((REAL)eps),
+        .coupled = vset1((REAL)(decoupled ? 0 : weight_decay)),
+        .decoupled = vset1((REAL)(decoupled ? -lr * weight_decay : 0)),
+    };
+    REAL *wp = w, *mp = m, *sp = s;
+    const REAL *gp = g;
+    ptrdiff_t i = 0;
+    for (; n - i >= VL; i += VL) FN(adam_step)(&c, VL, wp + i, gp + i, mp + i, sp + i);
+    if (i < n) FN(adam_step)(&c, n - i, wp + i, gp + i, mp + i, sp + i);
+}
+
+typedef struct {
+    vec lr, alpha, rest, eps, momentum, weight_decay;
+} FN(rmsprop_constants);
+
+INLINE void FN(rmsprop_step)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t left, REAL *w,
+                             const REAL *g, REAL *s, REAL *v) {
+    const vec zero = {0}, old = FN(row_load)(w, left, zero);
+    const vec gv = vfma(c->weight_decay, old, FN(row_load)(g, left, zero));
+    const vec sv = vfma(c->alpha, FN(row_load)(s, left, zero), c->rest * (gv * gv));
+    vec update = gv / (vsqrt(sv) + c->eps);
+    FN(row_store)(s, left, sv);
+    if (momentum) {
+        update = vfma(c->momentum, FN(row_load)(v, left, zero), update);
+        FN(row_store)(v, left, update);
+    }
+    FN(row_store)(w, left, vfma(-c->lr, update, old));
+}
+
+INLINE void FN(rmsprop_loop)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t n, REAL *w,
+                             const REAL *g, REAL *s, REAL *v) {
+    ptrdiff_t i = 0;
+    for (; n - i >= VL; i += VL) FN(rmsprop_step)(momentum, c, VL, w + i, g + i, s + i, v + i);
+    if (i < n) FN(rmsprop_step)(momentum, c, n - i, w + i, g + i, s + i, v + i);
+}
+
+static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, double lr, double alpha,
+                        double eps, double momentum, double weight_decay) {
+    const FN(rmsprop_constants) c = {
+        .lr = vset1((REAL)lr),
+        .alpha = vset1((REAL)alpha),
+        .rest = vset1((REAL)(1 - alpha)),
+        .eps = vset1((REAL)eps),
+        .momentum = vset1((REAL)momentum),
+        .weight_decay = vset1((REAL)weight_decay),
+    };
+    if (momentum == 0)
+        FN(rmsprop_loop)(0, &c, n, w, g, s, w);
+    else
+        FN(rmsprop_loop)(1, &c, n, w, g, s, v);
+}

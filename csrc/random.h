@@ -1,0 +1,269 @@
+/* random.h: uniforms, normals, raw bits and dropout from the streams of philox.h.
+ *
+ * Every value is a pure function of (seed, stream, element): the bits are the same on every
+ * instruction set, for any chunking and any number of threads. So nothing here uses a fused
+ * multiply-add or libm: only + - * / and sqrt, each correctly rounded, and integers.
+ *
+ * An element takes the words of one counter that fastnn.h assigns to it. float32: one word, 24 bits of
+ * it for a uniform. float64: two words, 53 bits. Normals come in pairs (Box and Muller 1958): of a
+ * counter's draws d0, d1, ... (32-bit words for float32, 64-bit ones for float64), the pair
+ * (d0, d1) yields elements j = 0, 1 and (d2, d3) yields j = 2, 3, as
+ *     r cos a, r sin a     r = sqrt(-2 ln u),  u = (d_even + 1/2) 2^-B,  a = 2 pi d_odd 2^-B
+ * with B = 32 or 64. r is at most sqrt(2 (B + 1) ln 2) = 6.764 for float32, 9.493 for float64: the
+ * largest normals that can come. u keeps small values to full precision, so the tail is a true one. */
+#include "philox.h"
+
+#undef RNG_MANTISSA
+#undef RNG_BIAS
+#undef RNG_WORDS
+#if F32
+#define RNG_MANTISSA 23
+#define RNG_BIAS 127
+#define RNG_WORDS 4 /* draws of a counter */
+#else
+#define RNG_MANTISSA 52
+#define RNG_BIAS 1023
+#define RNG_WORDS 2
+#endif
+#define RNG_BITS ((int)(8 * sizeof(REAL)))
+#define RNG_GROUP (RNG_WORDS * FNN_RNG_GROUP) /* elements of a group, of a block */
+#define RNG_BLOCK (RNG_WORDS * PHILOX_BLOCK)
+#define RNG_VECTORS (PHILOX_BLOCK / VL) /* vectors of counters in a block */
+#define RNG_POWER(n) ((REAL)((UINT)1 << (n)))
+
+#if F32
+enum { RNG_UNIT, RNG_NORMAL, RNG_TRUNCATED }; /* what a fill draws */
+#endif
+
+/* Minimax polynomials: the two leading coefficients rounded first, the rest fitted to them.
+ * -2 ln((1 + s) / (1 - s)) = s (-4 + s^2 L(s^2)) for |s| <= (sqrt 2 - 1) / (sqrt 2 + 1),
+ * sin(pi t / 2) = t S(t^2) and cos(pi t / 2) = 1 + t^2 C(t^2) for |t| <= 1/2.
+ * Relative errors with these coefficients: below 2^-25 for float32, 2^-54 for float64. */
+#if F32
+static const float log_terms_f32[] = {-1.333335518836975f, -0.7995520234107971f, -0.5973988175392151f};
+static const float sin_terms_f32[] = {1.5707963705062866f, -0.6459665894508362f, 0.0797116756439209f,
+                                      -0.004683306440711021f};
+static const float cos_terms_f32[] = {-1.2337005138397217f, 0.25366851687431335f,
+                                      -0.0208552535623312f, 0.0008935770019888878f};
+#else
+static const double log_terms_f64[] = {-1.3333333333333468, -0.7999999999883521, -0.5714285748331859,
+                                       -0.44444397312206285, -0.3636711914619855, -0.306283682679662,
+                                       -0.29588970788997343};
+static const double sin_terms_f64[] = {
+    1.5707963267948966,     -0.6459640975062287,    0.07969262624531706, -0.00468175411991112,
+    0.00016044105445378866, -3.598299524725215e-06, 5.5878985548766434e-08};
+static const double cos_terms_f64[] = {
+    -1.2337005501361697,    0.25366950790104154,    -0.02086348076317299, 0.0009192602724998466,
+    -2.520202645176851e-05, 4.7102994421884283e-07, -6.284846355132747e-09};
+#endif
+#define RNG_POLYNOMIAL(z, terms) FN(unfused)(z, FN(terms), sizeof FN(terms) / sizeof(REAL))
+
+INLINE vec FN(unfused)(vec z, const REAL *terms, int n) {
+    vec sum = vset1(terms[n - 1]);
+    UNROLL for (int i = n - 2; i >= 0; i--) sum = sum * z + vset1(terms[i]);
+    return sum;
+}
+
+/* The draws of n vectors of counters from `first` on, one per lane: 32-bit words for float32, for
+ * float64 two words, low one first. */
+INLINE void FN(draws)(const philox *p, int n, uint64_t first, vuint d[][RNG_WORDS]) {
+#if F32
+    philox_words32(p, n, first, d);
+#else
+    vu64 w[PHILOX_CHAINS][4];
+    philox_words(p, n, 0, first, w);
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int j = 0; j < 2; j++)
+            d[i][j] = (w[i][2 * j] & 0xffffffffu) | w[i][2 * j + 1] << 32;
+#endif
+}
+
+/* x - offset, x an unsigned integer: correctly rounded where offset is 0 or 2^(B-1). The halves of x
+ * become reals by taking the place of a mantissa; all but the last operation are exact. */
+INLINE vec FN(from_unsigned)(vuint x, REAL offset) {
+    const int half = RNG_BITS / 2;
+    const REAL one = RNG_POWER(RNG_MANTISSA), big = one * RNG_POWER(RNG_BITS / 2);
+    const vuint low = (x & (((UINT)1 << half) - 1)) | (vuint)vset1(one);
+    const vuint high = x >> half | (vuint)vset1(big);
+    return ((vec)high - vset1(big + one + offset)) + (vec)low;
+}
+
+/* u in [0, 1) from the upper 24 or 53 bits of a draw, exact. */
+INLINE vec FN(unit)(vuint d) {
+#if F32
+    return __builtin_convertvector((vint)(d >> 8), vec) * 0x1p-24f;
+#else
+    /* 2^20 + (upper word) 2^-32 and 1/2 + (the 21 bits below it) 2^-53, each a mantissa */
+    const vec high = (vec)(d >> 32 | (vuint)vset1(0x1p20));
+    const vec low = (vec)((d >> 11 & 0x1fffff) | (vuint)vset1(0.5));
+    return (high - (0x1p20 + 0.5)) + low;
+#endif
+}
+
+/* -2 ln(x 2^-B) for x in [1/2, 2^B], as k (-2 ln 2) - 2 ln m with sqrt 1/2 <= m < sqrt 2. */
+INLINE vec FN(minus_two_log)(vec x) {
+    const vuint root_half = (vuint)vset1((REAL)0.70710678118654752440);
+    const vuint shifted = (vuint)x + ((vuint)vset1(1) - root_half);
+    const vec magic = vset1(RNG_POWER(RNG_MANTISSA));
+    const vec k = (vec)(shifted >> RNG_MANTISSA | (vuint)magic) - (magic + (REAL)(RNG_BIAS + RNG_BITS));
+    const vec m = (vec)((shifted & (((UINT)1 << RNG_MANTISSA) - 1)) + root_half);
+    const vec s = (m - 1) / (m + 1), z = s * s;
+    return k * (REAL)-1.38629436111989061883 + s * (z * RNG_POLYNOMIAL(z, log_terms) - 4);
+}
+
+/* cos and sin of 2 pi x 2^-B: to the nearest quarter turn, then t in [-1/2, 1/2] quarter turns. */
+INLINE void FN(cos_sin)(vuint x, vec *c, vec *s) {
+    const UINT turn_8 = (UINT)1 << (RNG_BITS - 3);
+    const UINT top = (UINT)1 << (RNG_BITS - 1);
+    const vec t = FN(from_unsigned)((x << 2) ^ top, (REAL)top) * ((REAL)0.5 / (REAL)top), z = t * t;
+    const vuint sine = (vuint)(t * RNG_POLYNOMIAL(z, sin_terms));
+    const vuint cosine = (vuint)(z * RNG_POLYNOMIAL(z, cos_terms) + 1);
+    const vuint nearest = x + turn_8; /* its two top bits: the quarter */
+    const vuint swap = (sine ^ cosine) & (vuint)((vint)(nearest << 1) >> (RNG_BITS - 1));
+    *c = vneg_if((vec)(cosine ^ swap), (vec)(nearest + 2 * turn_8));
+    *s = vneg_if((vec)(sine ^ swap), (vec)nearest);
+}
+
+INLINE void FN(values)(int kind, const vuint d[RNG_WORDS], vec v[RNG_WORDS]) {
+    UNROLL for (int j = 0; j < RNG_WORDS; j += 2) {
+        if (kind == RNG_UNIT) {
+            v[j] = FN(unit)(d[j]);
+            v[j + 1] = FN(unit)(d[j + 1]);
+        } else {
+            vec c, s;
+            const vec r = vsqrt(FN(minus_two_log)(FN(from_unsigned)(d[j], 0) + (REAL)0.5));
+            FN(cos_sin)(d[j + 1], &c, &s);
+            v[j] = r * c;
+            v[j + 1] = r * s;
+        }
+    }
+}
+
+/* Each lane takes its first attempt that lies in [low, high]. After 2^16 attempts, which no caller
+ * with a reasonable interval will see, it takes the nearest bound. */
+INLINE void FN(truncate)(const philox *p, uint64_t first, vec low, vec high, vec v[RNG_WORDS]) {
+    for (int attempt = 1;; attempt++) {
+        vec outside = {0};
+        UNROLL for (int j = 0; j < RNG_WORDS; j++)
+            outside += vsel(vand(vge(v[j], low), vge(high, v[j])), vset1(0), vset1(1));
+        if (!vany(vgt(outside, vset1(0)))) return;
+        vuint d[1][RNG_WORDS];
+        vec again[RNG_WORDS];
+        const philox retry = philox_attempt(*p, attempt);
+        FN(draws)(&retry, 1, first, d);
+        FN(values)(RNG_NORMAL, d[0], again);
+        UNROLL for (int j = 0; j < RNG_WORDS; j++) {
+            if (attempt == PHILOX_MAX_ATTEMPTS) again[j] = vsel(vgt(v[j], high), high, low);
+            v[j] = vsel(vand(vge(v[j], low), vge(high, v[j])), v[j], again[j]);
+        }
+    }
+}
+
+typedef struct {
+    REAL shift, scale, low, high;
+} FN(range);
+
+/* One block, shift + scale * value, at out. */
+INLINE void FN(fill_block)(int kind, const philox *p, uint64_t first, FN(range) r, REAL *out) {
+    vuint d[RNG_VECTORS][RNG_WORDS];
+    FN(draws)(p, RNG_VECTORS, first, d);
+    UNROLL for (int i = 0; i < RNG_VECTORS; i++) {
+        vec v[RNG_WORDS];
+        FN(values)(kind, d[i], v);
+        if (kind == RNG_TRUNCATED) FN(truncate)(p, first + i * VL, vset1(r.low), vset1(r.high), v);
+        UNROLL for (int j = 0; j < RNG_WORDS; j++) {
+            const ptrdiff_t place = philox_place(i * VL, RNG_GROUP) + FNN_RNG_GROUP * j;
+            vstore(out + place, vset1(r.shift) + v[j] * vset1(r.scale));
+        }
+    }
+}
+
+/* Plain stores: past the last-level cache, non-temporal ones took 1.2 to 1.8 times as long (Zen 5). */
+INLINE void FN(fill)(int kind, const fnn_stream *s, ptrdiff_t n, void *to, FN(range) r) {
+    const philox p = philox_make(s);
+    uint64_t first = s->start / RNG_WORDS;
+    REAL *out = to;
+    for (; n >= RNG_BLOCK; n -= RNG_BLOCK, out += RNG_BLOCK, first += PHILOX_BLOCK)
+        FN(fill_block)(kind, &p, first, r, out);
+    if (n > 0) {
+        REAL last[RNG_BLOCK];
+        FN(fill_block)(kind, &p, first, r, last);
+        memcpy(out, last, n * sizeof(REAL));
+    }
+}
+
+static void FN(uniform)(const fnn_stream *s, ptrdiff_t n, void *out, double low, double high) {
+    FN(fill)(RNG_UNIT, s, n, out, (FN(range)){(REAL)low, (REAL)high - (REAL)low, 0, 0});
+}
+
+static void FN(normal)(const fnn_stream *s, ptrdiff_t n, void *out, double mean, double std) {
+    FN(fill)(RNG_NORMAL, s, n, out, (FN(range)){(REAL)mean, (REAL)std, 0, 0});
+}
+
+static void FN(truncated_normal)(const fnn_stream *s, ptrdiff_t n, void *out, double mean, double std,
+                                 double low, double high) {
+    FN(fill)(RNG_TRUNCATED, s, n, out, (FN(range)){(REAL)mean, (REAL)std, (REAL)low, (REAL)high});
+}
+
+static void FN(bits)(const fnn_stream *s, ptrdiff_t n, uint32_t *out) {
+    const philox p = philox_make(s);
+    const ptrdiff_t block = 4 * PHILOX_BLOCK;
+    uint64_t first = s->start / 4;
+    for (; n >= block; n -= block, out += block, first += PHILOX_BLOCK) philox_block(&p, first, out);
+    if (n > 0) {
+        uint32_t last[4 * PHILOX_BLOCK];
+        philox_block(&p, first, last);
+        memcpy(out, last, n * sizeof *out);
+    }
+}
+
+/* The upper 24 bits of the words of a block as reals, one per lane. */
+INLINE void FN(words24)(const philox *p, uint64_t first, vec v[][4]) {
+#if F32
+    vu32 w[RNG_VECTORS][4];
+    philox_words32(p, RNG_VECTORS, first, w);
+#else
+    vu64 w[RNG_VECTORS][4];
+    philox_words(p, RNG_VECTORS, 0, first, w);
+#endif
+    UNROLL for (int i = 0; i < RNG_VECTORS; i++)
+        UNROLL for (int j = 0; j < 4; j++)
+#if F32
+            v[i][j] = __builtin_convertvector((vint)(w[i][j] >> 8), vec);
+#else
+            v[i][j] = (vec)((w[i][j] >> 8 & 0xffffff) | (vuint)vset1(0x1p52)) - 0x1p52;
+#endif
+}
+
+/* A block in float32's order of elements for either dtype; u = k 2^-24 >= rate is k >= rate 2^24. */
+INLINE void FN(dropout_block)(const philox *p, uint64_t first, REAL threshold, REAL scale, const REAL *x,
+                              REAL *y) {
+    vec k[RNG_VECTORS][4];
+    FN(words24)(p, first, k);
+    UNROLL for (int i = 0; i < RNG_VECTORS; i++)
+        UNROLL for (int j = 0; j < 4; j++) {
+            const ptrdiff_t place = philox_place(i * VL, 64) + FNN_RNG_GROUP * j;
+            const vec kept = vload(x + place) * scale;
+            vstore(y + place, vsel(vge(k[i][j], vset1(threshold)), kept, vset1(0)));
+        }
+}
+
+static void FN(dropout)(const fnn_stream *s, double rate, ptrdiff_t n, const void *from, void *to) {
+    const philox p = philox_make(s);
+    const double share = rate * 0x1p24;
+    const int64_t whole = (int64_t)share;
+    const REAL threshold = (REAL)(whole + (whole < share)); /* rounded up */
+    const REAL scale = (REAL)(1 / (1 - rate));
+    const ptrdiff_t block = 4 * PHILOX_BLOCK;
+    const REAL *x = from;
+    REAL *y = to;
+    uint64_t first = s->start / 4;
+    for (; n >= block; n -= block, x += block, y += block, first += PHILOX_BLOCK)
+        FN(dropout_block)(&p, first, threshold, scale, x, y);
+    if (n > 0) {
+        REAL last[4 * PHILOX_BLOCK] = {0};
+        memcpy(last, x, n * sizeof *x);
+        FN(dropout_block)(&p, first, threshold, scale, last, last);
+        memcpy(y, last, n * sizeof *y);
+    }
+}

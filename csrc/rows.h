@@ -1,0 +1,127 @@
+/* rows.h: kernels that see a whole row: softmax and its gradient, argmax, and the gathering of rows.
+ * A row is read in vectors from its start, the last one masked, and what is summed over it is summed
+ * lane by lane in that order and folded at the end: the bits depend on the row and its length alone. */
+
+/* The next vector of a row of which n elements are left; lanes beyond them hold `fill`. */
+INLINE vec FN(row_load)(const REAL *x, ptrdiff_t n, vec fill) {
+    if (n >= VL) return vload(x);
+    return vsel(vfirst(n), vload_t(x, vtail_make(n)), fill);
+}
+
+INLINE void FN(row_store)(REAL *y, ptrdiff_t n, vec v) {
+    if (n >= VL)
+        vstore(y, v);
+    else
+        vstore_t(y, v, vtail_make(n));
+}
+
+/* The largest element, in every lane; NaNs are passed over. */
+INLINE vec FN(row_top)(ptrdiff_t n, const REAL *x) {
+    const vec lowest = vset1(-(REAL)__builtin_inf());
+    vec top = lowest;
+    for (ptrdiff_t j = 0; j < n; j += VL) top = vmax(FN(row_load)(x + j, n - j, lowest), top);
+    return vtop(top);
+}
+
+/* sum e^(x - top), in every lane; the terms go to y where it is not NULL. A NaN, and an infinity at
+ * the top, make the sum NaN. */
+INLINE vec FN(row_exp)(ptrdiff_t n, const REAL *x, vec top, REAL *y) {
+    const vec lowest = vset1(-(REAL)__builtin_inf());
+    vec sum = {0};
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        const vec e = FN(exp_negative)(FN(row_load)(x + j, n - j, lowest) - top);
+        if (y) FN(row_store)(y + j, n - j, e);
+        sum += e;
+    }
+    return vsum(sum);
+}
+
+static void FN(softmax)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *y,
+                        ptrdiff_t ldy) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const REAL *xi = (const REAL *)x + i * ldx;
+        REAL *yi = (REAL *)y + i * ldy;
+        const vec top = FN(row_top)(n, xi);
+        if (n <= VL) { /* the row stays in a register */
+            const vec e = FN(exp_negative)(FN(row_load)(xi, n, vset1(-(REAL)__builtin_inf())) - top);
+            FN(row_store)(yi, n, e * (vset1(1) / vsum(e)));
+            continue;
+        }
+        const vec r = vset1(1) / FN(row_exp)(n, xi, top, yi);
+        for (ptrdiff_t j = 0; j < n; j += VL)
+            FN(row_store)(yi + j, n - j, FN(row_load)(yi + j, n - j, r) * r);
+    }
+}
+
+static void FN(softmax_grad)(ptrdiff_t m, ptrdiff_t n, const void *y, ptrdiff_t ldy, const void *gy,
+                             ptrdiff_t ldgy, void *gx, ptrdiff_t ldgx) {
+    const vec zero = {0};
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const REAL *yi = (const REAL *)y + i * ldy, *gi = (const REAL *)gy + i * ldgy;
+        REAL *xi = (REAL *)gx + i * ldgx;
+        vec sum = zero;
+        for (ptrdiff_t j = 0; j < n; j += VL)
+            sum = vfma(FN(row_load)(yi + j, n - j, zero), FN(row_load)(gi + j, n - j, zero), sum);
+        sum = vsum(sum);
+        for (ptrdiff_t j = 0; j < n; j += VL) {
+            const vec g = FN(row_load)(gi + j, n - j, zero) - sum;
+            FN(row_store)(xi + j, n - j, FN(row_load)(yi + j, n - j, zero) * g);
+        }
+    }
+}
+
+/* The first vector that holds the largest element, or a NaN if the row has one, then its first lane. */
+static void FN(argmax)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz, int64_t *out) {
+    const vec lowest = vset1(-(REAL)__builtin_inf()), one = vset1(1);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const REAL *zi = (const REAL *)z + i * ldz;
+        vec top = lowest, ordered = one; /* ordered: 1 where no NaN was seen */
+        for (ptrdiff_t j = 0; j < n; j += VL) {
+            const vec v = FN(row_load)(zi + j, n - j, lowest);
+            top = vmax(v, top);
+            ordered = vsel(veq(v, v), ordered, (vec){0});
+        }
+        top = vtop(top);
+        const int nan = vtop(-ordered)[0] == 0;
+        for (ptrdiff_t j = 0; j < n; j += VL) {
+            const vec v = FN(row_load)(zi + j, n - j, lowest), lane = viota();
+            vec found = vsel(veq(v, top), -lane, lowest);
+            if (nan) found = vsel(veq(v, v), lowest, -lane);
+            const REAL first = vtop(found)[0];
+            if (first <= 0 && first > -VL) {
+                out[i] = j + (ptrdiff_t)-first;
+                break;
+            }
+        }
+    }
+}
+
+/* Gathering. Plain loops, which the compiler vectorises (to a memcpy where the dtypes agree): each
+ * conversion is exact or rounded once, so the bits cannot depend on how. */
+static void FN(gather_f32)(ptrdiff_t m, ptrdiff_t n, const float *src, ptrdiff_t lds,
+                           const int64_t *index, void *dst, ptrdiff_t ldd) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const float *restrict from = src + (index ? index[i] : i) * lds;
+        REAL *restrict to = (REAL *)dst + i * ldd;
+        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j];
+    }
+}
+
+static void FN(gather_f64)(ptrdiff_t m, ptrdiff_t n, const double *src, ptrdiff_t lds,
+                           const int64_t *index, void *dst, ptrdiff_t ldd) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const double *restrict from = src + (index ? index[i] : i) * lds;
+        REAL *restrict to = (REAL *)dst + i * ldd;
+        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j];
+    }
+}
+
+static void FN(gather_u8)(ptrdiff_t m, ptrdiff_t n, const uint8_t *src, ptrdiff_t lds,
+                          const int64_t *index, double scale, void *dst, ptrdiff_t ldd) {
+    const REAL factor = (REAL)scale;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const uint8_t *restrict from = src + (index ? index[i] : i) * lds;
+        REAL *restrict to = (REAL *)dst + i * ldd;
+        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j] * factor;
+    }
+}

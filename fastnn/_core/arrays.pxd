@@ -1,0 +1,26 @@
+# What a kernel needs to know of an ndarray: float32 or float64 in this machine's byte order, aligned
+# to its elements. One with fewer than two axes is seen as a single row; one with more than two has no
+# rows and is only read where it is packed. Strides are in elements; those of an axis of length 0 or 1
+# are what a packed array would have.
+cdef struct View:
+    char *data
+    int ndim
+    int dtype                                  # an fnn_dtype
+    bint writable, packed                      # packed: C-contiguous
+    Py_ssize_t size, itemsize
+    Py_ssize_t rows, columns, row_stride, column_stride
+
+# Which layouts a kernel reads in place; any other is copied into a packed array.
+cdef enum Layout:
+    PACKED             # C-contiguous
+    ROWS               # rows are contiguous, the next one starts row_stride elements further
+    ROWS_OR_COLUMNS    # ROWS, or the transpose of ROWS
+
+# The array to keep alive while the view is used. TypeError unless float32 or float64.
+cdef object take(object obj, str name, Layout layout, View *view)
+# Checks `out` (see check_out) and looks at it.
+cdef int take_out(object out, str name, tuple shape, int dtype, tuple inputs, object same,
+                  View *view) except -1
+# A finite number that the dtype can hold.
+cdef double as_slope(object value, int dtype) except? -1.0
+cdef object dtype_of(int dtype)                # numpy.dtype of an fnn_dtype

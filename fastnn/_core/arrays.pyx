@@ -1,0 +1,312 @@
+"""The one place that checks arrays.
+
+An ndarray is looked at through the buffer protocol rather than a typed memoryview: it costs half as
+much, it serves both dtypes with one body, and it tells the strides of an array that is not packed. So
+NumPy is used as a Python module only, and its C headers are not needed to build. An ndarray keeps its
+memory as long as it lives, so the buffer is given back at once and the array is held instead.
+
+Every error names the argument, what was expected and what came. Wrong types and dtypes are
+TypeErrors, wrong shapes and values ValueErrors, and nothing has been written when one is raised.
+"""
+
+import numbers
+
+import numpy as np
+
+from cpython.buffer cimport (
+    Py_buffer, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer,
+)
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport fabs, isfinite
+from libc.stdint cimport uintptr_t
+from fastnn._core.csrc cimport FNN_F32, FNN_F64
+
+cdef object ndarray = np.ndarray
+cdef object FLOAT32 = np.dtype(np.float32)
+cdef object FLOAT64 = np.dtype(np.float64)
+cdef object may_share_memory = np.may_share_memory
+
+
+cdef object dtype_of(int dtype):
+    return FLOAT32 if dtype == FNN_F32 else FLOAT64
+
+
+cdef int dtype_code(object dtype) except -1:
+    if dtype is FLOAT32:
+        return FNN_F32
+    if dtype is FLOAT64:
+        return FNN_F64
+    found = np.dtype(dtype)
+    if found is not FLOAT32 and found is not FLOAT64:
+        raise TypeError(f"dtype: expected float32 or float64, got {found}")
+    return dtype_code(found)
+
+
+cdef bint look(object array, View *view) except -1:
+    """Fill in the view; False where this is not an ndarray that the kernels can read at all."""
+    cdef Py_buffer buffer
+    cdef Py_ssize_t stride = 1
+    cdef int axis
+    if type(array) is not ndarray:
+        return False
+    try:
+        PyObject_GetBuffer(array, &buffer, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (BufferError, TypeError, ValueError):
+        return False
+    view.data = <char *>buffer.buf
+    view.ndim = buffer.ndim
+    view.dtype = FNN_F32 if buffer.format[0] == b"f" else FNN_F64
+    view.writable = not buffer.readonly
+    view.itemsize = buffer.itemsize
+    view.packed = True
+    view.size = 1
+    for axis in range(buffer.ndim - 1, -1, -1):
+        if buffer.shape[axis] > 1 and buffer.strides[axis] != view.size * buffer.itemsize:
+            view.packed = False
+        view.size *= buffer.shape[axis]
+    if view.size == 0:
+        view.packed = True
+    cdef bint readable = (
+        (buffer.format[0] == b"f" or buffer.format[0] == b"d") and buffer.format[1] == 0
+        and <uintptr_t>buffer.buf % <size_t>buffer.itemsize == 0
+    )
+    if readable and buffer.ndim <= 2:
+        readable = look_at_rows(&buffer, view)
+    PyBuffer_Release(&buffer)
+    return readable
+
+
+cdef bint look_at_rows(const Py_buffer *buffer, View *view) noexcept:
+    cdef Py_ssize_t row_bytes = 0, column_bytes = 0, size = buffer.itemsize
+    view.rows = view.columns = 1
+    if buffer.ndim >= 1:
+        view.columns = buffer.shape[buffer.ndim - 1]
+        column_bytes = buffer.strides[buffer.ndim - 1]
+    if buffer.ndim == 2:
+        view.rows = buffer.shape[0]
+        row_bytes = buffer.strides[0]
+    if view.columns <= 1 or view.size == 0:
+        column_bytes = size
+    if view.rows <= 1 or view.size == 0:
+        row_bytes = view.columns * column_bytes
+    view.row_stride = row_bytes // size
+    view.column_stride = column_bytes // size
+    return view.row_stride * size == row_bytes and view.column_stride * size == column_bytes
+
+
+cdef bint fits(const View *view, Layout layout) noexcept:
+    if view.packed:
+        return True
+    if layout == PACKED or view.ndim > 2:
+        return False
+    if view.column_stride == 1 and view.row_stride >= view.columns:
+        return True
+    return (layout == ROWS_OR_COLUMNS and view.row_stride == 1
+            and view.column_stride >= view.rows)
+
+
+cdef object take(object obj, str name, Layout layout, View *view):
+    if look(obj, view) and fits(view, layout):
+        return obj
+    array = convert(as_array(obj, name), name, None)
+    look(array, view)
+    return array
+
+
+cdef object convert(object array, str name, object dtype):
+    """A packed, aligned ndarray of `dtype` (None: as it is) from any ndarray; itself if it is one."""
+    cdef View view
+    have = array.dtype
+    if dtype is None:
+        if have != FLOAT32 and have != FLOAT64:
+            raise TypeError(f"{name}: expected dtype float32 or float64, got {describe(have)}")
+        dtype = have
+    elif have.kind not in "biuf" or have.itemsize > 8 or not have.isnative:
+        raise TypeError(
+            f"{name}: expected real numbers of at most 64 bits, got dtype {describe(have)}"
+        )
+    if have is dtype and look(array, &view) and view.packed:
+        return array
+    return np.array(array, dtype=dtype, order="C", copy=True)
+
+
+cdef str describe(object dtype):
+    return str(dtype) if dtype.isnative else f"{dtype} (not this machine's byte order)"
+
+
+cdef object to_array(object obj, str name):
+    """as_array, but integers stay integers."""
+    kind = type(obj)
+    if kind is ndarray:
+        return obj
+    if isinstance(obj, ndarray):
+        if hasattr(obj, "mask"):
+            raise TypeError(f"{name}: expected a plain array, got a masked array (use .filled())")
+        return np.asarray(obj)
+    if hasattr(kind, "toarray") or hasattr(kind, "todense"):
+        raise TypeError(f"{name}: expected a dense array, got a sparse matrix (use .toarray())")
+    try:
+        if hasattr(kind, "__dlpack__") and not hasattr(kind, "__array__"):
+            return np.asarray(np.from_dlpack(obj))
+        array = np.asarray(obj)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got {kind.__name__} ({error})") from None
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{name}: expected an array, got {kind.__name__} ({error})") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{name}: expected an array of numbers, got {kind.__name__}")
+    return array
+
+
+def as_array(obj, str name):
+    """An ndarray of whatever dtype `obj` has: an array, anything with `__array__` or `__dlpack__`, a
+    buffer, a number or nested sequences of numbers. Sequences of Python numbers become float64.
+
+    TypeError for anything else, masked arrays and sparse matrices included; ValueError for sequences
+    of unequal lengths.
+    """
+    array = to_array(obj, name)
+    if array is not obj and array.dtype.kind in "biu" and isinstance(obj, (list, tuple, int)):
+        return array.astype(FLOAT64)
+    return array
+
+
+def as_real(obj, str name, dtype=None):
+    """A C-contiguous, aligned float32 or float64 ndarray of any shape; `obj` itself if it is one.
+
+    Without `dtype` only float32 and float64 pass (and sequences of numbers, as float64). With it,
+    integers, bool and other real dtypes of at most 64 bits are converted to it.
+    """
+    cdef View view
+    cdef int code = -1 if dtype is None else dtype_code(dtype)
+    if look(obj, &view) and view.packed and (code < 0 or code == view.dtype):
+        return obj
+    return convert(as_array(obj, name), name, None if code < 0 else dtype_of(code))
+
+
+def as_matrix(obj, str name, dtype=None, columns=None):
+    """As as_real, for two axes: shape (m, columns), or (m, n) of any width where columns is None."""
+    cdef View view
+    if (look(obj, &view) and view.packed and view.ndim == 2
+            and (columns is None or view.columns == columns)
+            and (dtype is None or dtype_code(dtype) == view.dtype)):
+        return obj
+    array = as_array(obj, name)
+    shape = array.shape
+    if len(shape) != 2 or (columns is not None and shape[1] != columns):
+        raise ValueError(
+            f"{name}: expected shape (m, {'n' if columns is None else columns}), got {shape}"
+        )
+    return as_real(array, name, dtype)
+
+
+def as_labels(obj, str name, rows, classes):
+    """Integer labels as an int64 array of shape (rows,), each in [0, classes); rows None: any number.
+
+    TypeError unless the dtype is an integer one; ValueError for another shape or a label out of range.
+    """
+    array = to_array(obj, name)
+    if array.size == 0 and array is not obj:
+        array = array.astype(np.int64)  # an empty list has no integers to tell its dtype by
+    if array.dtype.kind not in "iu" or not array.dtype.isnative:
+        raise TypeError(f"{name}: expected integer labels, got dtype {describe(array.dtype)}")
+    if array.ndim != 1 or (rows is not None and array.shape[0] != rows):
+        raise ValueError(
+            f"{name}: expected shape ({'m' if rows is None else rows},), got {array.shape}"
+        )
+    if array.size:
+        wrong = (array < 0) | (array >= classes)
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise ValueError(
+                f"{name}: expected labels in [0, {classes}), got {array[first]} at index {first}"
+            )
+    return np.require(array, np.int64, ("C", "A"))
+
+
+def check_out(out, str name, tuple shape, dtype, *inputs, same=None):
+    """Check that `out` can take a result: a writable, aligned, C-contiguous ndarray of exactly this
+    shape and dtype that shares no memory with the inputs (None among them is skipped). It may be
+    `same`: exactly the memory of that array, for work in place, but not a part of it.
+    """
+    cdef View view
+    take_out(out, name, shape, dtype_code(dtype), inputs, same, &view)
+    return out
+
+
+cdef int take_out(object out, str name, tuple shape, int dtype, tuple inputs, object same,
+                  View *view) except -1:
+    array = out
+    if type(out) is not ndarray:
+        if not isinstance(out, ndarray) or hasattr(out, "mask"):
+            raise TypeError(f"{name}: expected an ndarray, got {type(out).__name__}")
+        array = np.asarray(out)  # of a memory map, say: the same memory
+    if not (look(array, view) and view.packed and view.writable and view.dtype == dtype
+            and array.shape == shape):
+        refuse_out(array, name, shape, dtype)
+    for other in inputs:
+        if other is not None and overlap(array, view, other):
+            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps an "
+                             "input")
+    if same is not None and overlap(array, view, same) and not identical(view, same):
+        raise ValueError(f"{name}: expected the input itself or memory of its own, got an array "
+                         "that overlaps the input")
+    return 0
+
+
+cdef int refuse_out(object array, str name, tuple shape, int dtype) except -1:
+    if array.dtype != dtype_of(dtype):
+        raise TypeError(f"{name}: expected dtype {dtype_of(dtype)}, got {describe(array.dtype)}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    raise ValueError(
+        f"{name}: expected an aligned, C-contiguous array, got strides {array.strides}"
+        + ("" if array.flags.aligned else ", misaligned")
+    )
+
+
+cdef bint overlap(object array, const View *view, object other) except -1:
+    """Whether the bounds of both meet, as numpy.may_share_memory has it."""
+    cdef View seen
+    cdef Py_ssize_t extent
+    if look(other, &seen):
+        extent = seen.size
+        if not seen.packed:
+            extent = 1 + ((seen.rows - 1) * seen.row_stride
+                          + (seen.columns - 1) * seen.column_stride)
+        if seen.packed or (seen.ndim <= 2 and seen.row_stride >= 0 and seen.column_stride >= 0):
+            return (view.data < seen.data + extent * seen.itemsize
+                    and seen.data < view.data + view.size * view.itemsize)
+    return may_share_memory(array, other)
+
+
+cdef bint identical(const View *view, object other) except -1:
+    cdef View seen
+    return look(other, &seen) and seen.packed and seen.data == view.data
+
+
+cdef double finite(object value, str name) except? -1.0:
+    cdef double number
+    if type(value) is not float and not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    try:
+        number = value
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite number, got one above {DBL_MAX:g}") from None
+    if not isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return number
+
+
+def as_finite(value, str name):
+    """A finite float from a real number. TypeError for another type, ValueError for NaN or infinity."""
+    return finite(value, name)
+
+
+cdef double as_slope(object value, int dtype) except? -1.0:
+    cdef double slope = finite(value, "negative_slope")
+    if dtype == FNN_F32 and fabs(slope) > FLT_MAX:
+        raise ValueError(f"negative_slope: expected a finite float32, got {slope}")
+    return slope

@@ -1,0 +1,36 @@
+from cpython.buffer cimport Py_buffer
+from cpython.pythread cimport PyThread_type_lock
+from fastnn._core.csrc cimport fnn_dtype
+from fastnn._core.memory cimport Buffer
+from fastnn._core.passes cimport Net, Op, Rows, Training
+
+cdef class Plan:
+    cdef readonly object dtype, parameters, gradients
+    cdef readonly Py_ssize_t n_in, n_out
+    cdef readonly double uint8_scale
+    cdef fnn_dtype kind
+    cdef Op *ops
+    cdef Op *inference_ops         # the same without dropout, in the same allocation
+    cdef int n_ops, n_inference_ops
+    cdef Py_ssize_t width          # the widest activation, the input included
+    cdef Py_ssize_t n_parameters
+    cdef double work_per_row       # multiply-adds of a forward pass
+    cdef char *w
+    cdef char *g
+    cdef list free_work            # workspaces of inference; each call under way holds one
+    cdef PyThread_type_lock training_lock
+    cdef Training training         # pointers into training_memory, as laid out for `layout`
+    cdef Buffer training_memory
+    cdef tuple layout
+    cdef Py_ssize_t pending        # rows of a forward pass that waits for its backward, or -1
+    cdef char **pointers
+
+    cdef int add_ops(self, list ops) except -1
+    cdef Net net(self, bint inference) noexcept nogil
+    cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil
+    cdef double work(self, Py_ssize_t m) noexcept nogil
+    cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *
+    cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1
+    cdef int prepare(self, Py_ssize_t m, int team) except -1
+    cdef int lock(self) except -1
+    cdef void unlock(self) noexcept

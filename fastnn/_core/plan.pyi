@@ -1,0 +1,26 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+class Plan:
+    dtype: np.dtype[Any]
+    parameters: NDArray[Any]
+    gradients: NDArray[Any]
+    n_in: int
+    n_out: int
+    uint8_scale: float
+    def __init__(
+        self,
+        ops: list[tuple[Any, ...]],
+        n_in: int,
+        dtype: DTypeLike,
+        parameters: NDArray[Any],
+        gradients: NDArray[Any],
+        uint8_scale: float,
+    ) -> None: ...
+    def predict(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
+    def forward(
+        self, x: ArrayLike, seed: int = 0, step: int = 0, training: bool = True
+    ) -> NDArray[Any]: ...
+    def backward(self, grad: ArrayLike, want_grad_x: bool = True) -> NDArray[Any] | None: ...

@@ -1,0 +1,392 @@
+"""A model as the machine sees it: operations over flat buffers, and the workspaces they need.
+
+Each call checks its arrays once and then works without the GIL. A workspace of inference belongs to a
+call, so any number of threads may predict at once; the training workspace has a lock, and a second
+thread that trains the same model is refused.
+"""
+
+import numpy as np
+
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+)
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+from fastnn._core.arrays import as_array, as_real, check_out
+from fastnn._core.csrc cimport (
+    FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_RELU, FNN_SIGMOID, FNN_SILU,
+    FNN_TANH, fnn_act, fnn_kernels,
+)
+from fastnn._core.kernels cimport kernels
+from fastnn._core.passes cimport (
+    ACT, DROPOUT, FLOAT32, FLOAT64, LINEAR, SAME, SOFTMAX, UINT8, Inference, backward_task,
+    forward_task, inference_task, training_output,
+)
+from fastnn._core.threads cimport run_team, team_size
+
+cdef dict ACTS = {
+    "identity": FNN_IDENTITY, "leaky_relu": FNN_LEAKY_RELU, "relu": FNN_RELU, "tanh": FNN_TANH,
+    "sigmoid": FNN_SIGMOID, "gelu": FNN_GELU, "silu": FNN_SILU,
+}
+cdef object ndarray = np.ndarray
+cdef object empty = np.empty
+
+
+cdef size_t aligned(size_t size) noexcept nogil:
+    return (size + 63) // 64 * 64
+
+
+cdef char *data_of(unsigned char[::1] flat) noexcept:
+    return <char *>&flat[0] if flat.shape[0] else NULL
+
+
+cdef class Plan:
+    """Plan(ops, n_in, dtype, parameters, gradients, uint8_scale)
+
+    Parameters
+    ----------
+    ops : list of tuples
+        ("linear", n_in, n_out, weight_offset, bias_offset or -1, act, negative_slope),
+        ("act", act, negative_slope), ("softmax",), ("dropout", rate). Offsets count elements of the
+        flat buffers, where a weight is an (n_in, n_out) C-ordered block.
+    n_in : int
+        Width of the input.
+    dtype : "float32" or "float64"
+    parameters, gradients : flat C-contiguous ndarrays of that dtype
+    uint8_scale : float
+        What uint8 inputs are multiplied by.
+    """
+
+    def __cinit__(self, list ops, Py_ssize_t n_in, dtype, parameters, gradients,
+                  double uint8_scale):
+        self.dtype = np.dtype(dtype)
+        self.kind = FNN_F32 if self.dtype == np.float32 else FNN_F64
+        self.n_in, self.uint8_scale = n_in, uint8_scale
+        self.parameters, self.gradients = parameters, gradients
+        self.n_parameters = parameters.size
+        self.w = data_of(parameters.view(np.uint8))
+        self.g = data_of(gradients.view(np.uint8))
+        self.free_work = []
+        self.training_memory = Buffer()
+        self.pending = -1
+        self.n_ops = len(ops)
+        self.training_lock = PyThread_allocate_lock()
+        self.ops = <Op *>PyMem_Calloc(2 * len(ops) + 1, sizeof(Op))
+        self.pointers = <char **>PyMem_Calloc(2 * len(ops) + 1, sizeof(char *))
+        if self.ops == NULL or self.pointers == NULL or self.training_lock == NULL:
+            raise MemoryError("no memory for the plan of a model")
+        self.inference_ops = self.ops + self.n_ops
+        self.add_ops(ops)
+
+    def __dealloc__(self):
+        PyMem_Free(self.ops)
+        PyMem_Free(self.pointers)
+        if self.training_lock != NULL:
+            PyThread_free_lock(self.training_lock)
+
+    cdef int add_ops(self, list ops) except -1:
+        cdef Op *op = self.ops
+        cdef Py_ssize_t width = self.n_in
+        self.width = width
+        for spec in ops:
+            op.n_in = op.n_out = width
+            op.act = FNN_IDENTITY
+            if spec[0] == "linear":
+                op.kind = LINEAR
+                op.n_in, op.n_out, op.weight, op.bias = spec[1], spec[2], spec[3], spec[4]
+                op.act, op.slope = <fnn_act><int>ACTS[spec[5]], spec[6]
+                width = op.n_out
+            elif spec[0] == "act":
+                op.kind = ACT
+                op.act, op.slope = <fnn_act><int>ACTS[spec[1]], spec[2]
+            elif spec[0] == "softmax":
+                op.kind = SOFTMAX
+            else:
+                op.kind = DROPOUT
+                op.rate = spec[1]
+            # Where the output does not tell f': under a negative slope it hides the input's sign.
+            op.from_input = (op.act == FNN_GELU or op.act == FNN_SILU
+                             or (op.act == FNN_LEAKY_RELU and op.slope < 0))
+            self.work_per_row += op.n_in * op.n_out if op.kind == LINEAR else 4.0 * width
+            if op.kind != DROPOUT:
+                self.inference_ops[self.n_inference_ops] = op[0]
+                self.n_inference_ops += 1
+            self.width = max(self.width, width)
+            op += 1
+        self.n_out = width
+        return 0
+
+    cdef Net net(self, bint inference) noexcept nogil:
+        cdef Net net
+        net.K = kernels(self.kind)
+        net.ops = self.inference_ops if inference else self.ops
+        net.n_ops = self.n_inference_ops if inference else self.n_ops
+        net.n_in, net.n_out, net.width = self.n_in, self.n_out, self.width
+        net.parameters, net.gradients = self.w, self.g
+        net.gemm_bytes = 0
+        return net
+
+    cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil:
+        """Work that one thread needs for the largest product."""
+        cdef size_t size = 0
+        cdef const Op *op
+        cdef int i
+        for i in range(net.n_ops):
+            op = &net.ops[i]
+            if op.kind == LINEAR:
+                size = max(size, net.K.gemm_work(m, op.n_out, op.n_in, 1))
+                if training:
+                    size = max(size, net.K.gemm_work(op.n_in, op.n_out, m, 1))
+                    size = max(size, net.K.gemm_work(m, op.n_in, op.n_out, max(2, op.n_out)))
+        return aligned(size)
+
+    cdef double work(self, Py_ssize_t m) noexcept nogil:
+        """Nanoseconds that one core is likely to need for a forward pass of m rows."""
+        cdef const fnn_kernels *K = kernels(self.kind)
+        return m * self.work_per_row / (5.0 * K.lanes) + self.n_parameters * K.itemsize / 100.0
+
+    cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *:
+        """x as rows that the kernels can read; the caller releases the view."""
+        cdef Rows rows
+        if type(x) is not ndarray:
+            x = as_array(x, "x")
+        if x.ndim not in (1, 2) or x.shape[x.ndim - 1] != self.n_in:
+            raise ValueError(
+                f"x: expected shape (m, {self.n_in}) or ({self.n_in},), got {x.shape}")
+        if not x.flags.c_contiguous or not x.flags.aligned or x.dtype.char not in "fdB":
+            x = np.ascontiguousarray(x) if x.dtype.char == "B" else as_real(x, "x", self.dtype)
+        elif not x.dtype.isnative:
+            x = as_real(x, "x", self.dtype)
+        PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        rows.kind = FLOAT32 if view.format[0] == c"f" else FLOAT64 if view.format[0] == c"d" else UINT8
+        if rows.kind == (FLOAT32 if self.kind == FNN_F32 else FLOAT64):
+            rows.kind = SAME
+        rows.data, rows.ld, rows.index = <const char *>view.buf, self.n_in, NULL
+        rows.scale = self.uint8_scale
+        m[0] = view.shape[0] if view.ndim == 2 else 1
+        return rows
+
+    cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1:
+        """All layers on m rows, in this call's own workspace."""
+        cdef Inference t
+        cdef Buffer buffer
+        cdef double work = self.work(m)
+        cdef int team = team_size(work)
+        cdef Py_ssize_t row_bytes, mr
+        if m == 0 or self.n_out == 0:
+            return 0
+        t.net = self.net(True)
+        t.x, t.m, t.out = x[0], m, out
+        mr = t.net.K.gemm_mr
+        # By columns a layer is shared by all, at a barrier each; by rows nobody waits, but everyone
+        # reads all the weights, which pays only when there are rows enough to use them on.
+        t.by_rows = team == 1 or m >= 4 * mr * team or work < 2000.0 * t.net.n_ops * team
+        row_bytes = t.net.width * t.net.K.itemsize
+        t.block = m
+        if t.by_rows:
+            # Two activations of a block of rows stay in half of a usual L2.
+            t.block = min(m, max(4, 262144 // (row_bytes * mr)) * mr)
+        t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)
+        t.member_bytes = 2 * aligned(t.block * row_bytes) + t.net.gemm_bytes
+        try:
+            buffer = self.free_work.pop()
+        except IndexError:
+            buffer = Buffer()
+        try:
+            if t.by_rows:
+                buffer.reserve(team * t.member_bytes)
+            else:
+                buffer.reserve(t.member_bytes + team * t.net.gemm_bytes)
+            t.work = buffer.data
+            with nogil:
+                run_team(inference_task, &t, team)
+        finally:
+            self.free_work.append(buffer)
+        return 0
+
+    def predict(self, x, out=None):
+        """Outputs for the rows of x, dropout off.
+
+        Parameters
+        ----------
+        x : array (m, n_in) or (n_in,), any real dtype; uint8 is multiplied by uint8_scale
+        out : None, or a writable C-contiguous ndarray (m, n_out) or (n_out,) of the plan's dtype
+            that does not overlap x
+
+        Returns
+        -------
+        ndarray (m, n_out) or (n_out,); `out` where it was given
+
+        Raises
+        ------
+        ValueError, TypeError : x or out has another shape or dtype than asked for, or they overlap.
+        """
+        cdef Py_buffer view, target
+        cdef Py_ssize_t m
+        cdef Rows rows = self.take(x, &view, &m)
+        cdef tuple shape
+        try:
+            if view.ndim == 2:
+                shape = (m, self.n_out)
+            else:
+                shape = (self.n_out,)
+            if out is None:
+                out = empty(shape, self.dtype)
+            else:
+                check_out(out, "out", shape, self.dtype, <object>view.obj)
+            PyObject_GetBuffer(out, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            try:
+                self.infer(&rows, m, <char *>target.buf)
+            finally:
+                PyBuffer_Release(&target)
+        finally:
+            PyBuffer_Release(&view)
+        return out
+
+    cdef int lock(self) except -1:
+        if not PyThread_acquire_lock(self.training_lock, 0):
+            raise RuntimeError("this model is being trained in another thread")
+        return 0
+
+    cdef void unlock(self) noexcept:
+        PyThread_release_lock(self.training_lock)
+
+    cdef int prepare(self, Py_ssize_t m, int team) except -1:
+        """Lay the training workspace out for batches of up to m rows."""
+        cdef Training *t = &self.training
+        cdef Net net = self.net(False)
+        cdef tuple layout = (m, team, <size_t>net.K)
+        cdef size_t itemsize = net.K.itemsize, at = 0
+        cdef size_t[5] sizes
+        cdef int i, keep
+        if layout == self.layout:
+            return 0
+        self.layout = None
+        net.gemm_bytes = self.gemm_bytes(&net, m, True)
+        # Once to add up the sizes, once to hand out the addresses.
+        for keep in range(2):
+            if keep:
+                self.training_memory.reserve(at)
+            at = 0
+            t.input = self.training_memory.data + at
+            at += aligned(m * net.n_in * itemsize)
+            for i in range(2):
+                t.grads[i] = self.training_memory.data + at
+                at += aligned(m * net.width * itemsize)
+            for i in range(net.n_ops):
+                self.pointers[i] = self.training_memory.data + at
+                at += aligned(m * net.ops[i].n_out * itemsize)
+                if net.ops[i].kind == LINEAR and net.ops[i].from_input:
+                    self.pointers[net.n_ops + i] = self.training_memory.data + at
+                    at += aligned(m * net.ops[i].n_out * itemsize)
+            t.work = self.training_memory.data + at
+            at += team * net.gemm_bytes
+            t.row_loss = <double *>(self.training_memory.data + at)
+            at += aligned(m * sizeof(double))
+            t.guesses = <int64_t *>(self.training_memory.data + at)
+            at += aligned(m * sizeof(int64_t))
+            t.batch_targets = self.training_memory.data + at
+            at += aligned(m * max(<size_t>net.n_out * itemsize, sizeof(int64_t)))
+            t.batch_weights = self.training_memory.data + at
+            at += aligned(m * itemsize)
+        t.net = net
+        t.outputs = self.pointers
+        t.inputs = self.pointers + net.n_ops
+        self.layout = layout
+        return 0
+
+    def forward(self, x, uint64_t seed=0, uint64_t step=0, bint training=True):
+        """Outputs for the rows of x, with the activations kept for backward.
+
+        Parameters
+        ----------
+        x : array (m, n_in), any real dtype
+        seed, step : the dropout masks are a function of these
+        training : whether dropout drops
+
+        Returns
+        -------
+        ndarray (m, n_out)
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t m
+        cdef Rows rows
+        cdef Training *t = &self.training
+        cdef char[::1] target
+        cdef int team
+        rows = self.take(x, &view, &m)
+        try:
+            if view.ndim != 2:
+                raise ValueError(f"x: expected shape (m, {self.n_in}), got ({self.n_in},)")
+            self.lock()
+            try:
+                self.pending = -1
+                team = team_size(self.work(m))
+                self.prepare(m, team)
+                # x may change before backward: keep it.
+                self.training.m = m
+                t.x, t.all_targets, t.all_weights = rows, NULL, NULL
+                t.seed, t.step, t.drop = seed, step, training
+                with nogil:
+                    run_team(forward_task, t, team)
+                out = empty((m, self.n_out), self.dtype)
+                if out.size:
+                    target = out.reshape(-1).view(np.int8)
+                    memcpy(&target[0], training_output(t), out.nbytes)
+                if rows.kind == SAME:
+                    memcpy(t.input, rows.data, m * self.n_in * t.net.K.itemsize)
+                t.x.kind, t.x.data = SAME, t.input
+                self.pending = m
+            finally:
+                self.unlock()
+        finally:
+            PyBuffer_Release(&view)
+        return out
+
+    def backward(self, grad, bint want_grad_x=True):
+        """Gradients of all parameters, into the flat buffer, for the last forward pass.
+
+        Parameters
+        ----------
+        grad : array (m, n_out)
+            Derivative of the objective by the outputs of that forward pass.
+        want_grad_x : bool
+            Whether the derivative by x is wanted too.
+
+        Returns
+        -------
+        ndarray (m, n_in) or None
+
+        Raises
+        ------
+        RuntimeError : no forward pass is waiting for its backward.
+        """
+        cdef Training *t = &self.training
+        cdef const char[::1] source
+        cdef char[::1] target
+        cdef int team
+        self.lock()
+        try:
+            if self.pending < 0:
+                raise RuntimeError("backward: expected a forward pass before it, found none")
+            grad = as_real(grad, "grad", self.dtype)
+            if grad.shape != (self.pending, self.n_out):
+                raise ValueError(f"grad: expected shape {(self.pending, self.n_out)}, got {grad.shape}")
+            out = empty((self.pending, self.n_in), self.dtype) if want_grad_x else None
+            source = grad.reshape(-1).view(np.int8)
+            t.grad_out = &source[0] if source.shape[0] else NULL
+            t.grad_x = NULL
+            if want_grad_x and out.size:
+                target = out.reshape(-1).view(np.int8)
+                t.grad_x = &target[0]
+            team = min(<int>self.layout[1], team_size(3 * self.work(self.pending)))
+            self.pending = -1
+            with nogil:
+                run_team(backward_task, t, team)
+        finally:
+            self.unlock()
+        return out

@@ -1,0 +1,11 @@
+ctypedef void (*team_task)(void *context, int member, int team) noexcept nogil
+
+# Runs task on `team` threads of this process, member 0 to team - 1; on the caller alone for team 1.
+cdef void run_team(team_task task, void *context, int team) noexcept nogil
+# Waits for the other members; only inside a task, and reached by all of them.
+cdef void team_barrier(int team) noexcept nogil
+# How many threads pay for this much work (nanoseconds on one core).
+cdef int team_size(double work) noexcept nogil
+# The share of member in n items, split at multiples of quantum.
+cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
+                     Py_ssize_t *begin, Py_ssize_t *end) noexcept nogil

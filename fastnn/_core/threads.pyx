@@ -1,0 +1,156 @@
+"""The one place that opens threads.
+
+A team is an OpenMP parallel region; its size never changes what is computed, only who computes it.
+After fork() a child of a process that has used OpenMP runs on one thread: the runtime's pool does not
+survive the fork, and the results are the same bits anyway.
+"""
+
+import os
+
+from cython.parallel cimport parallel, threadid
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define fnn_openmp _OPENMP
+    #define fnn_team_now omp_get_num_threads
+    static void fnn_barrier(void) {
+        _Pragma("omp barrier")
+    }
+    #else
+    #define fnn_openmp 0
+    static int fnn_team_now(void) { return 1; }
+    static void fnn_barrier(void) {}
+    #endif
+
+    #if defined(__unix__) || defined(__APPLE__)
+    #include <pthread.h>
+    #include <unistd.h>
+    static volatile int fnn_used, fnn_orphan;
+    static void fnn_after_fork(void) { fnn_orphan |= fnn_used; }
+    static int fnn_watch_forks(void) { return pthread_atfork(0, 0, fnn_after_fork); }
+    #else
+    static volatile int fnn_used, fnn_orphan;
+    static int fnn_watch_forks(void) { return 0; }
+    #endif
+    """
+    int fnn_openmp
+    int fnn_used, fnn_orphan
+    void fnn_barrier() nogil
+    int fnn_team_now() nogil
+    int fnn_watch_forks()
+
+# A fork and join of two threads takes about 1 us, and a sleeping thread more: a thread is worth its
+# call from this much work of its own on (benches/ measures the fork and join).
+cdef double WORTH = 4000.0
+cdef int MAX_THREADS = 1024
+cdef int threads = 1
+
+
+cdef void run_team(team_task task, void *context, int team) noexcept nogil:
+    global fnn_used
+    if team <= 1 or fnn_orphan:
+        task(context, 0, 1)
+        return
+    fnn_used = 1
+    with parallel(num_threads=team):
+        # Under a thread limit the runtime may give fewer than were asked for.
+        task(context, threadid(), fnn_team_now())
+
+
+cdef void team_barrier(int team) noexcept nogil:
+    if team > 1:
+        fnn_barrier()
+
+
+cdef int team_size(double work) noexcept nogil:
+    cdef double worth = work / WORTH
+    if threads == 1 or worth < 2 or fnn_orphan:
+        return 1
+    return threads if worth >= threads else <int>worth
+
+
+cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
+                     Py_ssize_t *begin, Py_ssize_t *end) noexcept nogil:
+    cdef Py_ssize_t blocks = (n + quantum - 1) // quantum
+    begin[0] = min(n, blocks * member // team * quantum)
+    end[0] = min(n, blocks * (member + 1) // team * quantum)
+
+
+def _cgroup_cpus():
+    """CPUs that the control group's quota allows (a float), or None."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        try:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+                quota = file.read().strip()
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+                period = file.read().strip()
+        except OSError:
+            return None
+    try:
+        limit = float(quota) / float(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return limit if limit > 0 else None
+
+
+def available_cpus():
+    """CPUs that this process may really use: its affinity, less a control group's quota."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cpus = os.cpu_count() or 1
+    quota = _cgroup_cpus()
+    if quota is not None:
+        cpus = min(cpus, max(1, round(quota)))
+    return cpus
+
+
+def openmp_version():
+    """The OpenMP version date this was built with (e.g. 201511), or 0 for a serial build."""
+    return fnn_openmp
+
+
+def get_num_threads():
+    """Number of threads that work on large enough tasks."""
+    return threads
+
+
+def set_num_threads(n):
+    """Set the number of threads for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More than there are CPUs is allowed and slow. A build without OpenMP stays at 1.
+        Results have the same bits for any number.
+
+    Raises
+    ------
+    TypeError
+        If n is not an integer.
+    ValueError
+        If n is below 1 or above 1024.
+    """
+    global threads
+    if isinstance(n, bool) or not hasattr(type(n), "__index__"):
+        raise TypeError(f"n: expected an integer of at least 1, got {n!r}")
+    n = n.__index__()
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"n: expected 1 to {MAX_THREADS}, got {n}")
+    threads = n if fnn_openmp else 1
+
+
+def _initial_threads():
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdigit() and int(first) >= 1:
+        return min(int(first), MAX_THREADS)
+    return available_cpus()
+
+
+fnn_watch_forks()
+set_num_threads(_initial_threads())

@@ -1,0 +1,200 @@
+"""Whole training steps over a data set: rows read, forward, loss, backward and update in one call."""
+
+import numpy as np
+
+from cpython.buffer cimport Py_buffer, PyBuffer_Release
+from libc.stdint cimport int64_t, uint64_t
+from fastnn._core.csrc cimport fnn_kernels
+from fastnn._core.kernels cimport kernels
+from fastnn._core.losses cimport Loss, loss_rows, parse_loss
+from fastnn._core.passes cimport Rows, Training, step_task
+from fastnn._core.plan cimport Plan
+from fastnn._core.threads cimport run_team, team_size
+from fastnn._core.updates cimport Update, begin_update
+
+cdef Py_ssize_t CHUNK = 1024    # rows of an evaluation at a time
+
+
+cdef const char *bytes_of(const unsigned char[::1] flat) noexcept:
+    return <const char *>&flat[0] if flat.shape[0] else NULL
+
+
+cdef class Trainer:
+    """Trainer(plan, X, targets, weights, loss, update, batch_size, seed)
+
+    Parameters
+    ----------
+    plan : Plan
+    X : ndarray (m, n_in), C-contiguous, float32, float64 or uint8
+    targets : int64 labels (m,) for cross-entropy, else (m, n_out) of the plan's dtype
+    weights : None, or (m,) of the plan's dtype
+    loss : tuple, as losses.loss_and_grad takes it
+    update : Update of the plan's buffers
+    batch_size : int
+        The most rows of a step.
+    seed : int
+        Of the dropout masks.
+
+    `loss_sum`, `correct` and `rows` add up over the steps since reset().
+    """
+
+    cdef Plan plan
+    cdef Update update
+    cdef Loss loss
+    cdef Rows x
+    cdef Py_buffer view
+    cdef bint has_view
+    cdef Py_ssize_t m, batch_size
+    cdef const char *targets
+    cdef const char *weights
+    cdef Py_ssize_t target_bytes
+    cdef uint64_t seed
+    cdef object arrays                  # what the pointers point into
+    cdef object index                   # the order last used
+    cdef const int64_t[::1] order
+    cdef int take_order(self, object index) except -1
+    cdef void point(self, Training *t, Py_ssize_t start, bint picked) noexcept
+    cdef readonly double loss_sum
+    cdef readonly long long correct, rows
+
+    def __cinit__(self, Plan plan, X, targets, weights, tuple loss, Update update,
+                  Py_ssize_t batch_size, uint64_t seed):
+        self.plan, self.update, self.batch_size, self.seed = plan, update, batch_size, seed
+        self.loss = parse_loss(loss)
+        self.x = plan.take(X, &self.view, &self.m)
+        self.has_view = True
+        self.arrays = (targets, weights)
+        check_targets(plan, &self.loss, self.m, targets, weights)
+        self.targets = bytes_of(targets.reshape(-1).view(np.uint8))
+        self.target_bytes = targets.nbytes // self.m if self.m else 0
+        self.weights = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
+        if update.rule.w != plan.w or update.rule.n != plan.n_parameters:
+            raise ValueError("update: expected one that is bound to this plan's parameters")
+
+    def __dealloc__(self):
+        if self.has_view:
+            PyBuffer_Release(&self.view)
+
+    def reset(self):
+        """Start adding up again."""
+        self.loss_sum, self.correct, self.rows = 0.0, 0, 0
+
+    cdef int take_order(self, object index) except -1:
+        """The order in which rows are taken, checked once."""
+        cdef Py_ssize_t i
+        cdef const int64_t[::1] order = index
+        for i in range(order.shape[0]):
+            if not 0 <= order[i] < self.m:
+                raise ValueError(f"index: expected rows 0 to {self.m - 1}, got {order[i]}")
+        self.order, self.index = order, index
+        return 0
+
+    def step(self, index, Py_ssize_t start, Py_ssize_t stop, uint64_t step):
+        """One minibatch: rows index[start:stop] (int64), or start:stop where index is None.
+
+        `step` counts the steps from 0 on; it names the dropout masks.
+        """
+        cdef Plan plan = self.plan
+        cdef Training *t = &plan.training
+        cdef Py_ssize_t m = stop - start, i, limit = self.m
+        cdef int team
+        if index is not None:
+            if index is not self.index:
+                self.take_order(index)
+            limit = self.order.shape[0]
+        if not 0 <= start < stop <= limit or m > self.batch_size:
+            raise ValueError(f"start, stop: expected up to {self.batch_size} rows within {limit},"
+                             f" got {start}:{stop}")
+        plan.lock()
+        try:
+            plan.pending = -1
+            # The team of a full batch, so that its size stays the same from step to step.
+            team = team_size(3 * plan.work(self.batch_size))
+            plan.prepare(self.batch_size, team)
+            t.m, t.seed, t.step, t.drop = m, self.seed, step, True
+            t.loss, t.rule, t.grad_x = &self.loss, &self.update.rule, NULL
+            self.point(t, start, index is not None)
+            with nogil:
+                begin_update(&self.update.rule)
+                run_team(step_task, t, team)
+                for i in range(m):
+                    self.loss_sum += t.row_loss[i]
+                    if self.loss.is_cross_entropy:
+                        self.correct += t.guesses[i] == (<const int64_t *>t.targets)[i]
+            self.rows += m
+        finally:
+            plan.unlock()
+
+    cdef void point(self, Training *t, Py_ssize_t start, bint picked) noexcept:
+        """Where this batch's rows, targets and weights are, or are to be picked from."""
+        cdef Py_ssize_t size = t.net.K.itemsize
+        t.x, t.target_bytes = self.x, self.target_bytes
+        t.all_targets = t.all_weights = NULL
+        if picked:
+            t.x.index = &self.order[start]
+            t.all_targets, t.all_weights = self.targets, self.weights
+            t.targets = t.batch_targets
+            t.weights = t.batch_weights if self.weights else NULL
+        else:
+            t.x.data += start * self.x.ld * self.view.itemsize
+            t.targets = self.targets + start * self.target_bytes
+            t.weights = self.weights + start * size if self.weights else NULL
+
+    def evaluate(self, X, targets, weights):
+        """(loss_sum, correct, rows) of inference on other data, given as to the constructor."""
+        cdef Plan plan = self.plan
+        cdef Py_buffer view
+        cdef Py_ssize_t m, i, rows, at
+        cdef Rows x = plan.take(X, &view, &m)
+        cdef Rows part
+        cdef const fnn_kernels *K = kernels(plan.kind)
+        cdef char[::1] out
+        cdef double[::1] row_loss = np.empty(CHUNK)
+        cdef int64_t[::1] guesses = np.empty(CHUNK, np.int64)
+        cdef double loss_sum = 0.0
+        cdef long long correct = 0
+        cdef const char *t
+        cdef const char *w
+        cdef Py_ssize_t target_bytes
+        try:
+            check_targets(plan, &self.loss, m, targets, weights)
+            out = np.empty(max(1, CHUNK * plan.n_out * K.itemsize), np.int8)
+            t = bytes_of(targets.reshape(-1).view(np.uint8))
+            w = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
+            target_bytes = targets.nbytes // m if m else 0
+            for at in range(0, m, CHUNK):
+                rows = min(CHUNK, m - at)
+                part = x
+                part.data += at * x.ld * view.itemsize
+                plan.infer(&part, rows, &out[0])
+                with nogil:
+                    loss_rows(K, &self.loss, rows, plan.n_out, &out[0], t + at * target_bytes,
+                              w + at * K.itemsize if w else NULL, 1.0, NULL, &row_loss[0])
+                    if self.loss.is_cross_entropy:
+                        K.argmax(rows, plan.n_out, &out[0], plan.n_out, &guesses[0])
+                    for i in range(rows):
+                        loss_sum += row_loss[i]
+                        if self.loss.is_cross_entropy:
+                            correct += guesses[i] == (<const int64_t *>t)[at + i]
+        finally:
+            PyBuffer_Release(&view)
+        return loss_sum, correct, m
+
+
+cdef int check_targets(Plan plan, const Loss *loss, Py_ssize_t m, targets, weights) except -1:
+    """The pointers taken from these are trusted afterwards."""
+    cdef tuple shape = (m, plan.n_out)
+    dtype = plan.dtype
+    if loss.is_cross_entropy:
+        shape, dtype = (m,), np.dtype(np.int64)
+    if targets.shape != shape or targets.dtype != dtype or not targets.flags.c_contiguous:
+        raise ValueError(f"targets: expected C-contiguous {dtype} of shape {shape},"
+                         f" got {targets.dtype} of shape {targets.shape}")
+    if loss.is_cross_entropy and m and not 0 <= targets.min() <= targets.max() < plan.n_out:
+        raise ValueError(f"targets: expected labels 0 to {plan.n_out - 1},"
+                         f" got {targets.min()} to {targets.max()}")
+    if weights is not None and (weights.shape != (m,) or weights.dtype != plan.dtype
+                                or not weights.flags.c_contiguous):
+        raise ValueError(f"weights: expected {plan.dtype} of shape {(m,)},"
+                         f" got {weights.dtype} of shape {weights.shape}")
+    return 0

@@ -1,0 +1,60 @@
+"""The `fastnn` command, which is also `python -m fastnn`: picks a command and runs its module.
+
+Each command is a module of this folder with `main(argv) -> int`, imported when it is asked for.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": "train a network on real handwritten digits, or on MNIST-like files",
+    "bench": "time each kernel against plain NumPy on this machine",
+    "info": "show version, instruction set, threads, NumPy and its BLAS",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 well, 1 failed, 2 wrong usage, 130 interrupted)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if argv and argv[0] in COMMANDS:
+            command = importlib.import_module(f"{__name__}.{argv[0]}")
+            status: int = command.main(argv[1:])
+        else:
+            status = _help(argv)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as in `fastnn demo | head`: nothing more to say, nor at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _help(argv: list[str]) -> int:
+    import argparse
+
+    from .._version import version
+
+    lines = [f"  {name:<8}{text}" for name, text in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="fastnn",
+        usage="fastnn [-h] [--version] command ...",
+        description="Fully-connected neural networks on the CPU.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n'fastnn command -h' tells its options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastnn {version}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv[:1])
+    if options.command is not None:
+        parser.error(f"unknown command {options.command!r}: expected one of {', '.join(COMMANDS)}")
+    parser.print_help()
+    return 0

@@ -1,0 +1,69 @@
+"""Fixtures that the tests of every kernel share: all instruction sets, several numbers of threads, a
+fresh interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from fastnn._core import kernels, threads
+
+DTYPES = ("float32", "float64")
+
+
+@pytest.fixture(params=kernels.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on each instruction set that this CPU has."""
+    before = kernels.isa()
+    kernels.set_isa(request.param)
+    yield request.param
+    kernels.set_isa(before)
+
+
+@pytest.fixture(params=(1, 2, 5), ids=lambda n: f"threads{n}")
+def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Runs the test with 1, 2 and 5 threads, whatever the number of CPUs."""
+    before = threads.get_num_threads()
+    threads.set_num_threads(request.param)
+    yield request.param
+    threads.set_num_threads(before)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """set_num_threads, undone after the test."""
+    before = threads.get_num_threads()
+    yield threads.set_num_threads
+    threads.set_num_threads(before)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20131)
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a fresh interpreter: python(code, FASTNN_ISA="avx2", ...)."""
+    def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FASTNN_", "OMP_"))}
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**clean, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

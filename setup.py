@@ -1,10 +1,12 @@
 """Builds the compiled modules: everything declarative is in pyproject.toml.
 
 `fastnn._core.kernels` alone is linked with csrc; the other modules reach the arithmetic through its
-tables. FASTNN_DEBUG=1 builds with bounds checks, assertions and AddressSanitizer, in a folder of its own.
+tables. FASTNN_DEBUG=1 builds with bounds checks, assertions and AddressSanitizer, in a
+folder of its own.
 
-The compiled modules are also left beside their sources, whoever asked for the build: `python -m` puts
-the current folder first on the import path, so after `pip install .` a checkout must be importable.
+The compiled modules are also left beside their sources, whoever asked for the build: `python -m`
+puts the current folder first on the import path, so a checkout must be importable after
+`pip install .`.
 """
 
 import glob
@@ -28,7 +30,7 @@ COMPILE += ["-Wno-psabi"]
 LINK = []
 MACROS = []
 if DEBUG:
-    COMPILE += ["-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
+    COMPILE += ["-O2", "-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
     LINK += ["-fsanitize=address"]
     MACROS += [("FNN_DEBUG", "1")]
 else:
@@ -36,6 +38,7 @@ else:
     if sys.platform == "linux":
         LINK += ["-Wl,-s", "-Wl,-z,relro,-z,now"]
 
+OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 # What turns OpenMP on, for GCC and Clang, and for Apple's Clang with a libomp of its own.
 OPENMP = [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
 
@@ -82,7 +85,7 @@ class BuildExtensions(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             source = os.path.join(folder, "openmp.c")
             with open(source, "w") as file:
-                file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+                file.write(OPENMP_PROGRAM)
             for compile_flags, link_flags in OPENMP:
                 command = [*self.compiler.compiler, source, *compile_flags, *link_flags]
                 program = os.path.join(folder, "openmp")

@@ -43,6 +43,12 @@ typedef enum {
  *   BCE    max(z, 0) - z t + log(1 + e^-|z|), t in [0, 1]     l' = sigmoid(z) - t */
 typedef enum { FNN_MSE, FNN_MAE, FNN_HUBER, FNN_BCE } fnn_loss;
 
+/* What a core can do at most: FMA (one multiply, one add) from registers; READ and WRITE; STREAM,
+ * writes that pass by the cache; COPY. */
+typedef enum {
+    FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_WRITE, FNN_LIMIT_STREAM, FNN_LIMIT_COPY
+} fnn_limit;
+
 /* C = epilogue(A B + bias), C of m x n, A of m x k, B of k x n.
  * A(i, p) = a[i * a_rs + p * a_cs] and B(p, j) = b[p * b_rs + j * b_cs]; of each pair of strides one is
  * 1. The three forms of a dense layer, with its weights W kept as the (n_in, n_out) buffer:
@@ -155,6 +161,11 @@ typedef struct fnn_kernels {
     void (*truncated_normal)(const fnn_stream *s, ptrdiff_t n, void *out, double mean, double std,
                              double low, double high);
     void (*bits)(const fnn_stream *s, ptrdiff_t n, uint32_t *out);
+
+    /* `rounds` times: read or write n elements at data; copy n / 2 from the first half to the second;
+     * or gemm_mr * gemm_nr multiply-adds. data is 64-byte aligned, n a multiple of 16 vectors and not
+     * 0; its first vector is overwritten. */
+    void (*limit)(fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, void *data);
 } fnn_kernels;
 
 /* The table of an instruction set, or NULL where this build or this CPU lacks it. */

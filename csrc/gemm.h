@@ -2,8 +2,9 @@
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward pass
  *               and of dW as long as W stays in the cache, and of few rows at any size.
- *   packed      blocks of B (KC x NC) and A (MC x KC) are copied to panels that lie one after another
- *               (Goto and van de Geijn 2008), B transposed on the way if need be. For large products.
+ *   packed      the same strips, but a block of B (KC x NC) is copied to panels that lie one after
+ *               another (Goto and van de Geijn 2008), transposed on the way if need be, and each strip of
+ *               A to a buffer. For large products: rows a power of two apart share a few cache sets.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only the
  *               two small matrices are transposed, never W.
  *
@@ -12,18 +13,27 @@
 #include "gemm_tile.h"
 #include "gemm_pack.h"
 
-/* Bytes of a column panel of B that stays in L1, of a block of A in L2, of a block of B in L3. */
-#ifndef GEMM_L1
-#define GEMM_L1 (32 << 10)
-#define GEMM_L2 (384 << 10)
-#define GEMM_L3 (2 << 20)
-#endif
-
 #define NR (GEMM_NV * VL)
-#define KC ((ptrdiff_t)(GEMM_L1 / (NR * sizeof(REAL))))
-#define MC ((ptrdiff_t)(GEMM_L2 / (KC * sizeof(REAL))) / GEMM_MR * GEMM_MR)
-#define NC ((ptrdiff_t)(GEMM_L3 / (KC * sizeof(REAL))))
-#define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* keeps the rows of a packed A out of one cache set */
+#define KC ((ptrdiff_t)(4096 / sizeof(REAL))) /* depth of a packed block: with C loaded and stored once a block */
+#define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* keeps the rows of a copied strip out of one cache set */
+#define AHEAD (64 * NR)                        /* what the latency of L3 asks for */
+
+#ifndef FEW_KC
+#define FEW_KC 32
+#define FEW_FROM (6 << 20)
+#endif
+#ifndef NC_FEW
+#define NC_FEW (512 << 10)
+#define NC_MANY (4 << 20)
+#define NC_M 512
+#endif
+#ifndef WAY_P_M
+#define WAY_P_BYTES (3<<20)
+#define WAY_P_M 64
+#endif
+#ifndef COPY_PANELS
+#define COPY_PANELS 8
+#endif
 
 /* `parts` nearly equal parts of n: where the i-th begins. */
 INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
@@ -31,261 +41,224 @@ INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
     return i * each + (i < extra ? i : extra);
 }
 INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+INLINE ptrdiff_t FN(round_up)(ptrdiff_t a, ptrdiff_t b) { return FN(ceil_div)(a, b) * b; }
 INLINE ptrdiff_t FN(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* What is the same for all tiles of a call. */
-typedef struct {
-    const fnn_gemm *g;
-    int rows;        /* A's rows are contiguous, else its columns */
-    int in_tile;     /* the tile itself applies the activation */
-    int after_strip; /* finish() does */
-} FN(job);
-
-/* Epilogues that a tile does not do, over m x n elements of C at (i, j). */
-static void FN(finish)(const FN(job) *job, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {
-    const fnn_gemm *const g = job->g;
+/* The epilogues that a tile does not do, over m x n elements of C at (i, j). */
+static void FN(finish)(const fnn_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {
+    const vec zero = vset1(0), slope = vset1((REAL)g->slope);
     REAL *c = (REAL *)g->c + i * g->ldc + j;
-    const REAL *saved = g->saved ? (const REAL *)g->saved + i * g->lds + j : NULL;
-    const REAL slope = g->act == FNN_RELU ? 0 : (REAL)g->slope;
-    for (ptrdiff_t row = 0; row < m; row++, c += g->ldc) {
-        if (!saved) {
-            FN(act)(g->act, g->slope, n, c, c);
+    if (!g->saved) {
+        for (; m > 0; m--, c += g->ldc) FN(act)(g->act, g->slope, n, c, c);
+        return;
+    }
+    const REAL *saved = (const REAL *)g->saved + i * g->lds + j;
+    for (; m > 0; m--, c += g->ldc, saved += g->lds) {
+        if (g->act > FNN_RELU) {
+            FN(act_grad)(g->act, g->slope, n, saved, c, c);
             continue;
         }
-        FN(act_grad)(g->act, g->slope, n, saved, c, c);
-        saved += g->lds;
+        ptrdiff_t q = 0;
+        for (; q + VL <= n; q += VL) {
+            const vec v = vload(c + q), low = g->act == FNN_RELU ? zero : v * slope;
+            vstore(c + q, vsel(vgt(vload(saved + q), zero), v, low));
+        }
+        if (q < n) {
+            const vtail tail = vtail_make(n - q);
+            const vec v = vload_t(c + q, tail), low = g->act == FNN_RELU ? zero : v * slope;
+            vstore_t(c + q, vsel(vgt(vload_t(saved + q, tail), zero), v, low), tail);
+        }
     }
-    (void)slope;
 }
 
-/* Columns [0, n) of mr rows of C, from t's a, b, c and bias on. */
-static void FN(strip)(FN(tile) *t, ptrdiff_t mr, ptrdiff_t n, int rows) {
-    const REAL *const b = t->b, *const bias = t->bias;
-    REAL *const c = t->c;
-    const ptrdiff_t rest = n % VL;
-    const ptrdiff_t vectors = n / VL + (GEMM_MASKED_FREE && rest);
-    const ptrdiff_t parts = FN(ceil_div)(vectors, GEMM_WIDEST(mr));
-    t->tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
-    for (ptrdiff_t i = 0, j = 0; i < parts; i++) {
-        const ptrdiff_t next = FN(part)(vectors, parts, i + 1);
-        t->b = b + j * VL;
-        t->c = c + j * VL;
-        t->bias = bias ? bias + j * VL : NULL;
-        if (GEMM_MASKED_FREE && i == parts - 1 && rest) t->tail = vtail_make(rest);
-        FN(tiles)[rows][mr - 1][next - j - 1](t);
-        j = next;
+INLINE int FN(act_in_tile)(const fnn_gemm *g) { return !g->saved && g->act <= FNN_RELU; }
+INLINE int FN(act_after)(const fnn_gemm *g) { return !FN(act_in_tile)(g) && g->act != FNN_IDENTITY; }
+
+/* Columns [0, n) of mr rows of C, from t's b, c and start on. */
+static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows) {
+    const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest);
+    const ptrdiff_t parts = FN(ceil_div)(vectors, rows ? GEMM_WIDEST_ROWS(mr) : GEMM_WIDEST_COLS);
+    const int advance = first->start != FN(zeros);
+    FN(tile) t = *first;
+    t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
+    for (ptrdiff_t i = 0; i < parts; i++) {
+        const ptrdiff_t nv = FN(part)(vectors, parts, i + 1) - FN(part)(vectors, parts, i);
+        if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
+        (rows ? FN(rows_tiles)[mr - 1][nv - 1] : FN(cols_tiles)[mr - 1][nv - 1])(&t);
+        t.b += nv * VL;
+        t.c += nv * VL;
+        if (advance) t.start += nv * VL;
     }
 #if !GEMM_MASKED_FREE
     if (rest) {
-        t->b = b + n - rest;
-        t->c = c + n - rest;
-        t->bias = bias ? bias + n - rest : NULL;
-        t->tail = vtail_make(rest);
-        FN(tile_masked)(t, mr, rows);
+        t.tail = vtail_make(rest);
+        FN(tile_masked)(&t, mr, rows);
     }
 #endif
-    t->b = b;
-    t->c = c;
-    t->bias = bias;
 }
 
-static FN(tile) FN(first_tile)(const FN(job) *job) {
-    const fnn_gemm *const g = job->g;
-    return (FN(tile)){.k = g->k, .a = g->a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = g->b, .ldb = g->b_rs,
-                      .c = g->c, .ldc = g->ldc, .bias = g->bias,
-                      .act = job->in_tile ? g->act : FNN_IDENTITY, .slope = (REAL)g->slope};
-}
-
-/* k-blocks: `t` is set for rows [p, p + kc) of B; only the last block applies the activation. */
-static void FN(set_block)(FN(tile) *t, const FN(job) *job, ptrdiff_t p, ptrdiff_t kc) {
-    t->k = kc;
-    t->resume = p > 0;
-    t->act = job->in_tile && p + kc == job->g->k ? job->g->act : FNN_IDENTITY;
-}
-
-#ifndef DIRECT_KC
-#define DIRECT_KC 16
-#define DIRECT_KC_FROM (256<<10)
-#define DIRECT_KC_M 4
-#endif
-static void FN(direct)(const FN(job) *job) {
-    const fnn_gemm *const g = job->g;
-    const ptrdiff_t parts = FN(ceil_div)(g->m, GEMM_MR), a_step = job->rows ? g->a_rs : 1;
-    FN(tile) t = FN(first_tile)(job);
-    const ptrdiff_t kc = g->m <= DIRECT_KC_M && g->n * g->k * (ptrdiff_t)sizeof(REAL) > DIRECT_KC_FROM ? DIRECT_KC : g->k + 1;
-    ptrdiff_t p = 0;
-    do {
-        const ptrdiff_t depth = FN(least)(kc, g->k - p);
-        const int last = p + depth == g->k;
-        FN(set_block)(&t, job, p, depth);
-        t.b = (const REAL *)g->b + p * g->b_rs;
-        for (ptrdiff_t r = 0; r < parts; r++) {
-            const ptrdiff_t i = FN(part)(g->m, parts, r), mr = FN(part)(g->m, parts, r + 1) - i;
-            t.a = (const REAL *)g->a + i * a_step + p * g->a_cs;
-            t.c = (REAL *)g->c + i * g->ldc;
-            FN(strip)(&t, mr, g->n, job->rows);
-            if (last && job->after_strip) FN(finish)(job, i, 0, mr, g->n);
-        }
-        p += depth;
-    } while (p < g->k);
-}
-
-/* A block of A, m x k at (i, p): rows as rows, columns as panels of the tiles' heights. */
-static void FN(pack_a)(const FN(job) *job, ptrdiff_t i, ptrdiff_t p, ptrdiff_t m, ptrdiff_t k, REAL *dst) {
-    const REAL *a = (const REAL *)job->g->a + i * job->g->a_rs + p * job->g->a_cs;
-    const ptrdiff_t parts = FN(ceil_div)(m, GEMM_MR);
-    if (job->rows) {
-        FN(copy_rows)(m, k, a, job->g->a_rs, dst, k + A_PAD);
-        return;
-    }
-    for (ptrdiff_t r = 0; r < parts; r++) {
-        const ptrdiff_t begin = FN(part)(m, parts, r), mr = FN(part)(m, parts, r + 1) - begin;
-        const REAL *s = a + begin;
-        for (ptrdiff_t q = 0; q < k; q++, s += job->g->a_cs, dst += mr) {
-            if (mr == GEMM_MR)
-                memcpy(dst, s, GEMM_MR * sizeof(REAL));
-            else
-                for (ptrdiff_t e = 0; e < mr; e++) dst[e] = s[e];
-        }
-    }
-}
-
-/* The sizes of the packed way: depth of a k-block, columns and rows of a block. */
+/* The blocks in which a product is done: kc x nc of B; packed or not. */
 typedef struct {
-    ptrdiff_t kc, nc, mc;
+    ptrdiff_t kc, nc;
+    int packed, copy_a;
 } FN(blocks);
 
-static FN(blocks) FN(block_sizes)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k) {
-    FN(blocks) s;
-    s.kc = k > 0 ? FN(ceil_div)(k, FN(ceil_div)(k, KC)) : 1;
-    s.nc = FN(least)(FN(ceil_div)(n, NR) * NR, m < MC ? NC / 4 : NC);
-    s.mc = FN(least)(m, MC);
+static FN(blocks) FN(block_sizes)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
+    const ptrdiff_t bytes = n * k * (ptrdiff_t)sizeof(REAL);
+    FN(blocks) s = {.kc = k > 0 ? k : 1, .nc = n};
+    s.packed = b_cs != 1 || (m >= WAY_P_M && bytes >= WAY_P_BYTES);
+    if (s.packed) {
+        s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, KC));
+        s.nc = (m >= NC_M ? NC_MANY : NC_FEW) / (s.kc * (ptrdiff_t)sizeof(REAL)) / NR * NR;
+        s.nc = FN(least)(FN(round_up)(n, NR), s.nc > NR ? s.nc : NR);
+        s.copy_a = s.nc >= COPY_PANELS * NR;
+    } else if (bytes > FEW_FROM)
+        s.kc = FN(least)(s.kc, FEW_KC);
     return s;
 }
 
-static void FN(packed)(const FN(job) *job) {
-    const fnn_gemm *const g = job->g;
-    const FN(blocks) s = FN(block_sizes)(g->m, g->n, g->k);
-    const int pack_a = !job->rows || g->k > s.kc;
-    REAL *const b = g->work, *const a = b + s.kc * s.nc;
-    FN(tile) t = FN(first_tile)(job);
+/* mr x k elements of A, by rows or (as A lies by columns) by columns: t reads the copy. */
+static void FN(copy_a)(FN(tile) *t, ptrdiff_t mr, int rows, REAL *dst) {
+    if (rows) {
+        FN(copy_rows)(mr, t->k, t->a, t->a_rs, dst, t->k + A_PAD);
+        t->a_rs = t->k + A_PAD;
+    } else {
+        const REAL *a = t->a;
+        for (ptrdiff_t p = 0; p < t->k; p++, a += t->a_cs)
+            if (mr == GEMM_MR)
+                memcpy(dst + p * mr, a, GEMM_MR * sizeof(REAL));
+            else
+                for (ptrdiff_t i = 0; i < mr; i++) dst[p * mr + i] = a[i];
+        t->a_cs = mr;
+    }
+    t->a = dst;
+}
+
+/* One strip of the packed block: panel by panel, the next piece of C on its way. */
+static void FN(packed_strip)(FN(tile) *t, ptrdiff_t mr, ptrdiff_t n, int rows) {
+    for (ptrdiff_t j = 0; j < n; j += NR) {
+        for (ptrdiff_t i = 0; i < mr; i++) {
+            __builtin_prefetch(t->c + i * t->ldc + NR, 1);
+            __builtin_prefetch(t->c + i * t->ldc + NR + VL, 1);
+        }
+        FN(strip)(t, mr, FN(least)(NR, n - j), rows);
+        t->b += t->k * NR;
+        t->c += NR;
+        if (t->start != FN(zeros)) t->start += NR;
+    }
+}
+
+static void FN(by_strips)(const fnn_gemm *g) {
+    const FN(blocks) s = FN(block_sizes)(g->m, g->n, g->k, g->b_cs);
+    const int rows = g->a_cs == 1, transposed = g->b_cs != 1;
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
+    REAL *const b_copy = g->work, *const a_copy = b_copy + s.kc * s.nc;
     for (ptrdiff_t j = 0; j < g->n; j += s.nc) {
-        const ptrdiff_t nc = FN(least)(s.nc, g->n - j);
+        const ptrdiff_t n = FN(least)(s.nc, g->n - j);
         ptrdiff_t p = 0;
-        do {
-            const ptrdiff_t kc = FN(least)(s.kc, g->k - p);
-            const int transposed = g->b_cs != 1;
-            FN(pack_b)(kc, nc, NR, (const REAL *)g->b + p * g->b_rs + j * g->b_cs, transposed ? g->b_cs : g->b_rs, transposed, b);
-            FN(set_block)(&t, job, p, kc);
-            t.ldb = NR;
-            for (ptrdiff_t i = 0; i < g->m; i += s.mc) {
-                const ptrdiff_t mc = FN(least)(s.mc, g->m - i);
-                const ptrdiff_t parts = FN(ceil_div)(mc, GEMM_MR);
-                const REAL *a_block = a;
-                if (pack_a) {
-                    FN(pack_a)(job, i, p, mc, kc, a);
-                    t.a_rs = kc + A_PAD;
-                } else
-                    a_block = (const REAL *)g->a + i * g->a_rs;
-                for (ptrdiff_t jr = 0; jr < nc; jr += NR) {
-                    t.b = b + jr * kc;
-                    t.bias = g->bias ? (const REAL *)g->bias + j + jr : NULL;
-                    for (ptrdiff_t r = 0; r < parts; r++) {
-                        const ptrdiff_t begin = FN(part)(mc, parts, r);
-                        const ptrdiff_t mr = FN(part)(mc, parts, r + 1) - begin;
-                        t.a = a_block + begin * (job->rows ? t.a_rs : kc);
-                        if (!job->rows) t.a_cs = mr;
-                        t.c = (REAL *)g->c + (i + begin) * g->ldc + j + jr;
-                        FN(strip)(&t, mr, FN(least)(NR, nc - jr), job->rows);
-                    }
-                }
-                if (p + kc == g->k && job->after_strip) FN(finish)(job, i, j, mc, nc);
+        do { /* once also where k is 0 */
+            const ptrdiff_t k = FN(least)(s.kc, g->k - p);
+            const REAL *b = (const REAL *)g->b + p * g->b_rs + j * g->b_cs;
+            if (s.packed) {
+                FN(pack_b)(k, n, NR, b, transposed ? g->b_cs : g->b_rs, transposed, b_copy);
+                b = b_copy;
             }
-            p += kc;
+            const int last = p + k >= g->k;
+            for (ptrdiff_t r = 0; r < strips; r++) {
+                const ptrdiff_t i = FN(part)(g->m, strips, r), mr = FN(part)(g->m, strips, r + 1) - i;
+                FN(tile) t = {.k = k, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b,
+                              .ldb = s.packed ? NR : g->b_rs, .ldc = g->ldc,
+                              .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY,
+                              .slope = (REAL)g->slope, .ahead = s.packed ? AHEAD : 0};
+                t.a = (const REAL *)g->a + i * g->a_rs + p * g->a_cs;
+                t.c = (REAL *)g->c + i * g->ldc + j;
+                t.start = p ? t.c : g->bias ? (const REAL *)g->bias + j : FN(zeros);
+                t.start_ld = p ? g->ldc : 0;
+                if (s.copy_a && (!rows || g->a_rs * (ptrdiff_t)sizeof(REAL) % 4096 == 0)) FN(copy_a)(&t, mr, rows, a_copy);
+                if (s.packed)
+                    FN(packed_strip)(&t, mr, n, rows);
+                else
+                    FN(strip)(&t, mr, n, rows);
+                if (last && FN(act_after)(g)) FN(finish)(g, i, j, mr, n);
+            }
+            p += k;
         } while (p < g->k);
     }
 }
 
-/* Rows of C (columns of A^T) and columns of C that the transposed way takes at once. */
-#define T_ROWS ((ptrdiff_t)128)
+/* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
+#define T_ROWS FN(round_up)(8 * (VL / 2 + 1), VL)
 #define T_COLUMNS ((ptrdiff_t)GEMM_MR * 8)
 
-static void FN(transposed)(const FN(job) *job) {
-    const fnn_gemm *const g = job->g;
-    const ptrdiff_t chunks = FN(ceil_div)(g->m, T_ROWS);
-    for (ptrdiff_t chunk = 0; chunk < chunks; chunk++) {
-        const ptrdiff_t i = FN(part)(g->m, chunks, chunk), m = FN(part)(g->m, chunks, chunk + 1) - i;
-        const ptrdiff_t ld = FN(ceil_div)(m, VL) * VL;
-        REAL *const a = g->work, *const c = a + g->k * ld;
-        FN(transpose)(m, g->k, (const REAL *)g->a + i * g->a_rs, g->a_rs, a, ld);
-        FN(tile) t = {.k = g->k, .a_rs = g->b_cs, .b = a, .ldb = ld, .ldc = ld, .resume = g->bias != NULL,
-                      .act = job->in_tile ? g->act : FNN_IDENTITY, .slope = (REAL)g->slope};
-        for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
-            const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), parts = FN(ceil_div)(n, GEMM_MR);
-            if (g->bias)
-                for (ptrdiff_t q = 0; q < n * ld; q++) c[q] = ((const REAL *)g->bias)[j + q / ld];
-            for (ptrdiff_t r = 0; r < parts; r++) {
-                const ptrdiff_t begin = FN(part)(n, parts, r);
-                t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
-                t.c = c + begin * ld;
-                FN(strip)(&t, FN(part)(n, parts, r + 1) - begin, m, 1);
-            }
-            FN(transpose)(n, m, c, ld, (REAL *)g->c + i * g->ldc + j, g->ldc);
-            if (job->after_strip) FN(finish)(job, i, j, m, n);
+static void FN(transposed)(const fnn_gemm *g) {
+    const ptrdiff_t m = g->m, ld = FN(round_up)(m, VL);
+    REAL *const a = g->work, *const c = a + g->k * ld;
+    FN(transpose)(m, g->k, g->a, g->a_rs, a, ld);
+    for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
+        const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), strips = FN(ceil_div)(n, GEMM_MR);
+        if (g->bias)
+            for (ptrdiff_t q = 0; q < n * ld; q++) c[q] = ((const REAL *)g->bias)[j + q / ld];
+        for (ptrdiff_t r = 0; r < strips; r++) {
+            const ptrdiff_t begin = FN(part)(n, strips, r);
+            FN(tile) t = {.k = g->k, .a = (const REAL *)g->b + (j + begin) * g->b_cs, .a_rs = g->b_cs,
+                          .a_cs = 1, .b = a, .ldb = ld, .c = c + begin * ld, .ldc = ld,
+                          .act = FN(act_in_tile)(g) ? g->act : FNN_IDENTITY, .slope = (REAL)g->slope};
+            t.start = g->bias ? t.c : FN(zeros);
+            t.start_ld = g->bias ? ld : 0;
+            FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1);
         }
+        FN(transpose)(n, m, c, ld, (REAL *)g->c + j, g->ldc);
+        if (FN(act_after)(g)) FN(finish)(g, 0, j, m, n);
     }
 }
 
-enum FN(way) { FN(DIRECT), FN(PACKED), FN(TRANSPOSED) };
-#ifndef WAY_T_LO
-#define WAY_T_LO 8
-#define WAY_T_HI 256
-#define WAY_P_BYTES (3<<20)
-#define WAY_P_M 128
-#endif
-static enum FN(way) FN(way)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
-    if (b_cs != 1)
-        return m >= WAY_T_LO && m <= WAY_T_HI && m < 2 * k ? FN(TRANSPOSED) : FN(PACKED);
-    return m >= WAY_P_M && n * k * (ptrdiff_t)sizeof(REAL) >= WAY_P_BYTES ? FN(PACKED) : FN(DIRECT);
+/* The packed way costs as much as VL / 2 + 1 more rows, for W's transposition; the transposed one an eighth
+ * and what its last vector of rows leaves empty (measured). */
+INLINE int FN(better_transposed)(const fnn_gemm *g) {
+    return g->b_cs != 1 && g->a_cs == 1 && 9 * FN(round_up)(g->m, VL) <= 8 * (g->m + VL / 2 + 1);
 }
 
 static void FN(gemm)(const fnn_gemm *g) {
     if (g->m <= 0 || g->n <= 0) return;
-    const int in_tile = !g->saved && g->act <= FNN_RELU;
-    const FN(job) job = {.g = g, .rows = g->a_cs == 1, .in_tile = in_tile,
-                         .after_strip = !in_tile && g->act != FNN_IDENTITY};
-    enum FN(way) way = FN(way)(g->m, g->n, g->k, g->b_cs);
-    if (way == FN(TRANSPOSED) && job.rows)
-        FN(transposed)(&job);
-    else if (way == FN(DIRECT))
-        FN(direct)(&job);
+    if (FN(better_transposed)(g))
+        FN(transposed)(g);
     else
-        FN(packed)(&job);
+        FN(by_strips)(g);
 }
 
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
-    const FN(blocks) s = FN(block_sizes)(m, n, k);
-    const ptrdiff_t packed = s.kc * s.nc + s.mc * (s.kc + A_PAD);
-    const ptrdiff_t rows = FN(ceil_div)(FN(least)(m, T_ROWS), VL) * VL;
-    const ptrdiff_t transposed = (k + T_COLUMNS) * rows;
-    if (FN(way)(m, n, k, b_cs) == FN(DIRECT)) return 0;
-    return (size_t)(b_cs != 1 && transposed > packed ? transposed : packed) * sizeof(REAL);
+    const FN(blocks) s = FN(block_sizes)(m, n, k, b_cs);
+    if (!s.packed) return 0;
+    const ptrdiff_t packed = s.kc * s.nc + GEMM_MR * (s.kc + A_PAD);
+    const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
+    const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
+    return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);
 }
 
+/* Up to eight vectors of sums stay in registers while the rows stream by. */
 static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t ldg, void *out) {
-    const REAL *const x = g;
-    REAL *const sums = out;
-    for (ptrdiff_t j = 0; j < n; j++) {
-        REAL s = 0;
-        for (ptrdiff_t i = 0; i < m; i++) s += x[i * ldg + j];
-        sums[j] = s;
+    enum { WIDTH = 8 };
+    ptrdiff_t j = 0;
+    for (; j + WIDTH * VL <= n; j += WIDTH * VL) {
+        const REAL *x = (const REAL *)g + j;
+        vec sums[WIDTH];
+        UNROLL for (int q = 0; q < WIDTH; q++) sums[q] = vset1(0);
+        for (ptrdiff_t i = 0; i < m; i++, x += ldg)
+            UNROLL for (int q = 0; q < WIDTH; q++) sums[q] = sums[q] + vload(x + q * VL);
+        UNROLL for (int q = 0; q < WIDTH; q++) vstore((REAL *)out + j + q * VL, sums[q]);
+    }
+    for (; j < n; j += VL) {
+        const vtail tail = vtail_make(FN(least)(VL, n - j));
+        const REAL *x = (const REAL *)g + j;
+        vec sums = vset1(0);
+        for (ptrdiff_t i = 0; i < m; i++, x += ldg) sums = sums + vload_t(x, tail);
+        vstore_t((REAL *)out + j, sums, tail);
     }
 }
 
 #undef NR
 #undef KC
-#undef MC
-#undef NC
 #undef A_PAD
+#undef AHEAD
 #undef T_ROWS
 #undef T_COLUMNS

@@ -2,7 +2,7 @@
  *
  * One body, always inlined with constant mr and nv, gives a function per shape. Two flavours differ in
  * which stride of A is 1: "rows" (a row of A is contiguous) and "cols" (a column is, or A is packed so).
- * With 32 registers the shapes are 1x1..16, 2x1..8, 3..6x1..4 and 7..14x1..2; with 16 registers
+ * With 32 registers the shapes of "rows" are 1x1..16, 2x1..8, 3..6x1..4 and 7..14x1..2; with 16 registers
  * 1x1..8, 2x1..4, 3..4x1..3 and 5..6x1..2. Few rows get more vectors, so that at least eight sums are under
  * way at once (two units, four cycles each) and W streams through in long stretches. */
 
@@ -12,44 +12,52 @@ typedef struct {
     ptrdiff_t a_rs, a_cs;
     const REAL *b;
     ptrdiff_t ldb;
+    ptrdiff_t ahead;   /* how many elements ahead to prefetch of B: its panels lie one after another */
+    const REAL *start; /* what the sums start from: the bias or zeros (ld 0), or partial sums in C */
+    ptrdiff_t start_ld;
     REAL *c;
     ptrdiff_t ldc;
-    const REAL *bias; /* NULL: zero */
-    int resume;       /* start from what C holds: an earlier k-block left its partial sums there */
-    fnn_act act;      /* applied here: IDENTITY, LEAKY_RELU or RELU */
+    fnn_act act;       /* applied here: IDENTITY, LEAKY_RELU or RELU */
     REAL slope;
-    vtail tail;       /* lanes of the last vector, for tiles that mask */
+    vtail tail;        /* lanes of the last vector, for tiles that mask */
 } FN(tile);
 
 #ifndef GEMM_MASKED_FREE
 #define GEMM_MASKED_FREE 0
 #endif
 
-#if !defined(GEMM_SHAPES)
+#ifndef GEMM_SHAPES
+#define GEMM_PAIR(X, mr) X(mr, 1) X(mr, 2)
+#define GEMM_QUAD(X, mr) GEMM_PAIR(X, mr) X(mr, 3) X(mr, 4)
+#define GEMM_OCTET(X, mr) GEMM_QUAD(X, mr) X(mr, 5) X(mr, 6) X(mr, 7) X(mr, 8)
+#define GEMM_PAIRS_6(X)                                                                             \
+    GEMM_PAIR(X, 1) GEMM_PAIR(X, 2) GEMM_PAIR(X, 3) GEMM_PAIR(X, 4) GEMM_PAIR(X, 5) GEMM_PAIR(X, 6)
 #if GEMM_MR > 6
-#define GEMM_NV_MAX 16
-#define GEMM_WIDEST(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : 2)
-#define GEMM_SHAPES_FEW(X)                                                                          \
-    X(1, 1) X(1, 2) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8) X(1, 9) X(1, 10) X(1, 11)       \
-    X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)                                                    \
-    X(2, 1) X(2, 2) X(2, 3) X(2, 4) X(2, 5) X(2, 6) X(2, 7) X(2, 8)                                 \
-    X(3, 1) X(3, 2) X(3, 3) X(3, 4) X(4, 1) X(4, 2) X(4, 3) X(4, 4)                                 \
-    X(5, 1) X(5, 2) X(5, 3) X(5, 4) X(6, 1) X(6, 2) X(6, 3) X(6, 4)                                 \
-    X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2)                               \
-    X(11, 1) X(11, 2) X(12, 1) X(12, 2)
+#define GEMM_PAIRS_7_12(X)                                                                          \
+    GEMM_PAIR(X, 7) GEMM_PAIR(X, 8) GEMM_PAIR(X, 9) GEMM_PAIR(X, 10) GEMM_PAIR(X, 11) GEMM_PAIR(X, 12)
 #if GEMM_MR == 14
-#define GEMM_SHAPES(X) GEMM_SHAPES_FEW(X) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+#define GEMM_PAIRS_7(X) GEMM_PAIRS_7_12(X) GEMM_PAIR(X, 13) GEMM_PAIR(X, 14)
 #else
-#define GEMM_SHAPES(X) GEMM_SHAPES_FEW(X)
+#define GEMM_PAIRS_7(X) GEMM_PAIRS_7_12(X)
 #endif
-#else
-#define GEMM_NV_MAX 8
-#define GEMM_WIDEST(mr) ((mr) == 1 ? 8 : (mr) == 2 ? 4 : (mr) <= 4 ? 3 : 2)
+#define GEMM_NARROW(X) GEMM_PAIRS_6(X) GEMM_PAIRS_7(X)
 #define GEMM_SHAPES(X)                                                                              \
-    X(1, 1) X(1, 2) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8) X(2, 1) X(2, 2) X(2, 3) X(2, 4) \
-    X(3, 1) X(3, 2) X(3, 3) X(4, 1) X(4, 2) X(4, 3) X(5, 1) X(5, 2) X(6, 1) X(6, 2)
+    GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)         \
+    GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X)
+#define GEMM_NV_MAX 16
+#define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : 2)
+#else
+#define GEMM_NARROW(X) GEMM_PAIRS_6(X)
+#define GEMM_SHAPES(X)                                                                              \
+    GEMM_OCTET(X, 1) GEMM_QUAD(X, 2) GEMM_PAIR(X, 3) X(3, 3) GEMM_PAIR(X, 4) X(4, 3)                \
+    GEMM_PAIR(X, 5) GEMM_PAIR(X, 6)
+#define GEMM_NV_MAX 8
+#define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 8 : (mr) == 2 ? 4 : (mr) <= 4 ? 3 : 2)
 #endif
 #endif
+
+/* A bias of zeros. */
+static const REAL FN(zeros)[GEMM_NV_MAX * (VEC_BYTES / sizeof(REAL))];
 
 INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
     if (masked) return vload_t(p, tail);
@@ -58,25 +66,16 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
                           const int masked) {
-    const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs, ldb = t->ldb, ldc = t->ldc;
-    const REAL *a = t->a, *b = t->b;
+    const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs, ldb = t->ldb, ldc = t->ldc,
+                    ahead = t->ahead, start_ld = t->start_ld;
+    const REAL *a = t->a, *b = t->b, *const start = t->start;
     REAL *const c = t->c;
     const vtail tail = t->tail;
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
-    if (t->resume) {
-        UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < nv; j++) acc[i][j] = TILE_LOAD(c + i * ldc, j);
-    } else if (t->bias) {
-        UNROLL for (int j = 0; j < nv; j++) {
-            const vec v = TILE_LOAD(t->bias, j);
-            UNROLL for (int i = 0; i < mr; i++) acc[i][j] = v;
-        }
-    } else {
-        UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vset1(0);
-    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = TILE_LOAD(start + i * start_ld, j);
 
     for (ptrdiff_t p = t->k; p > 0; p--) {
         vec w[GEMM_NV_MAX];
@@ -84,6 +83,10 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         UNROLL for (int i = 0; i < mr; i++) {
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
+        }
+        if (mr > GEMM_MR / 2 && nv == 2) {
+            __builtin_prefetch(b + ahead, 0, 2);
+            __builtin_prefetch(b + ahead + VL, 0, 2);
         }
         a += a_cs;
         b += ldb;
@@ -108,23 +111,26 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
 }
 
-#define TILE_FUNCTIONS(mr, nv)                                                                      \
+/* Columns come in two widths only: they serve dW, whose rows are many. */
+#define GEMM_WIDEST_COLS 2
+#define TILE_ROWS(mr, nv)                                                                           \
     static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                           \
         FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE);                                              \
-    }                                                                                               \
+    }
+#define TILE_COLS(mr, nv)                                                                           \
     static void FN(cols_##mr##x##nv)(const FN(tile) *t) {                                           \
         FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE);                                              \
     }
-GEMM_SHAPES(TILE_FUNCTIONS)
-#undef TILE_FUNCTIONS
+GEMM_SHAPES(TILE_ROWS)
+GEMM_NARROW(TILE_COLS)
+#undef TILE_ROWS
+#undef TILE_COLS
 
 typedef void (*FN(tile_function))(const FN(tile) *);
 #define TILE_ROWS(mr, nv) [mr - 1][nv - 1] = FN(rows_##mr##x##nv),
 #define TILE_COLS(mr, nv) [mr - 1][nv - 1] = FN(cols_##mr##x##nv),
-static const FN(tile_function) FN(tiles)[2][GEMM_MR][GEMM_NV_MAX] = {
-    {GEMM_SHAPES(TILE_COLS)},
-    {GEMM_SHAPES(TILE_ROWS)},
-};
+static const FN(tile_function) FN(rows_tiles)[GEMM_MR][GEMM_NV_MAX] = {GEMM_SHAPES(TILE_ROWS)};
+static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_WIDEST_COLS] = {GEMM_NARROW(TILE_COLS)};
 #undef TILE_ROWS
 #undef TILE_COLS
 
@@ -149,6 +155,7 @@ static void FN(tile_masked)(const FN(tile) *t, ptrdiff_t mr, int rows) {
 #undef CASE
         part.a += 4 * a_step;
         part.c += 4 * part.ldc;
+        part.start += 4 * part.start_ld;
     }
 }
 #endif

@@ -4,6 +4,16 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
+/* arm_neon.h has these names for vectors of 8 bytes */
+#define vfma_f32 wide_vfma_f32
+#define vfma_f64 wide_vfma_f64
+#define vsqrt_f32 wide_vsqrt_f32
+#define vsqrt_f64 wide_vsqrt_f64
+#define vabs_f32 wide_vabs_f32
+#define vabs_f64 wide_vabs_f64
+#define vmax_f32 wide_vmax_f32
+#define vmax_f64 wide_vmax_f64
+
 #define VEC_BYTES 16
 #define GEMM_MR 12
 #define GEMM_NV 2

@@ -6,6 +6,7 @@
 #include "losses.h"
 #include "optimizers.h"
 #include "random.h"
+#include "roofline.h"
 
 static const fnn_kernels FN(table) = {
     .isa = ISA_ID,
@@ -36,4 +37,5 @@ static const fnn_kernels FN(table) = {
     .normal = FN(normal),
     .truncated_normal = FN(truncated_normal),
     .bits = FN(bits),
+    .limit = FN(limit),
 };

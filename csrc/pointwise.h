@@ -1,7 +1,7 @@
 /* pointwise.h: the activations and their derivatives, elementwise. FN(act_vec) and FN(act_grad_vec)
  * also serve the epilogue of gemm.h. Everywhere f is a constant after inlining, so each loop holds one
  * activation; an element's result never depends on where it lies, as full vectors and masked ones run
- * the same arithmetic. */
+ * the same arithmetic. (A NaN stays one; its sign and payload are nobody's promise.) */
 
 INLINE vec FN(act_vec)(fnn_act f, vec slope, vec x) {
     const vec zero = {0}, one = vset1(1);
@@ -47,7 +47,7 @@ INLINE vec FN(act_derivative_vec)(fnn_act f, vec slope, vec x) {
     case FNN_SILU: { /* s + x s (1 - s), s (1 - s) = e / (1 + e)^2 */
         const vec far = vset1(NUM(104.0, 746.0)), a = vabs(x);
         const vec e = FN(exp_negative)(-a), r = one / (e + one);
-        const vec held = vneg_if(vsel(vgt(a, far), far, a), x);
+        const vec held = vneg_if(vsel(vlt(a, far), a, far), x);
         return vfma(held, e * r * r, vsel(vlt(x, zero), e, one) * r);
     }
     default: return one;

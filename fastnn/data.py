@@ -36,8 +36,8 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     labels : ndarray of int64, shape (1797,)
         The digits 0 to 9.
 
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
-    Repository, 1998, doi:10.24432/C50P49, licensed CC BY 4.0.
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+    Learning Repository, 1998, doi:10.24432/C50P49, licensed CC BY 4.0.
     """
     path = os.path.join(os.path.dirname(__file__), "_data", "digits.npz")
     with np.load(path, allow_pickle=False) as file:
@@ -80,7 +80,7 @@ def load_idx(directory: str | os.PathLike[str]) -> IdxData:
                 f"{os.path.basename(images_path)}, got {len(labels)}"
             )
         if images.size == 0:
-            raise ValueError(f"{images_path}: expected at least one image, got shape {images.shape}")
+            raise ValueError(f"{images_path}: expected images, got shape {images.shape}")
         parts[part] = images, labels.astype(np.int64)
     (train, train_labels), (test, test_labels) = parts["train"], parts["t10k"]
     if train.shape[1:] != test.shape[1:]:
@@ -107,7 +107,7 @@ def _find(directory: str, name: str) -> str:
 
 
 def _read_idx(path: str, dimensions: int) -> np.ndarray:
-    """The array in one IDX file: a big-endian magic number, the sizes as uint32, then the values."""
+    """The array in an IDX file: a magic number, the sizes (big-endian uint32), the values."""
     import gzip
     import zlib
 
@@ -123,9 +123,7 @@ def _read_idx(path: str, dimensions: int) -> np.ndarray:
                 )
             if len(head) < 4 + 4 * dimensions:
                 raise ValueError(f"{path}: truncated within its header")
-            shape = tuple(
-                int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4)
-            )
+            shape = tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4))
             size = math.prod(shape)
             values = _read(file, size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -2,11 +2,12 @@
 
 A file is eight bytes (the length n of the header, little-endian), n bytes of JSON, then the data:
 
-    {"__metadata__": {text: text}, name: {"dtype": "F32", "shape": [...], "data_offsets": [a, b]}, ...}
+    {"__metadata__": {text: text},
+     name: {"dtype": "F32", "shape": [...], "data_offsets": [a, b]}, ...}
 
 Tensors are little-endian, C-ordered and lie without gap or overlap. A model adds one entry to the
-metadata, "fastnn": JSON text that holds the version of this use of the format, the model's settings
-and its layers. Its tensors are named as in a PyTorch `state_dict`: "0.weight" of shape (n_out, n_in).
+metadata, "fastnn": JSON text with the version of this use of the format, the model's settings and
+its layers. Its tensors are named as in a PyTorch `state_dict`: "0.weight" of shape (n_out, n_in).
 
 Reading trusts nothing: sizes, offsets and names are checked before an array is made, nothing in a
 file is executed, and layers come from the fixed table below.
@@ -21,12 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._initialization import Initialization
+
 if TYPE_CHECKING:
+    from .layers import Layer
     from .sequential import Sequential
 
 __all__ = ["load", "load_tensors", "save_model", "save_tensors"]
 
 VERSION = 1
+ENTRY = "fastnn"  # the key of a model's description in the metadata
 HEADER_LIMIT = 100_000_000  # bytes, the format's own limit
 _SIZE_LIMIT = 2**63 - 1
 
@@ -49,16 +54,176 @@ _NAMES = {text: name for name, text in _DTYPES.items()}
 Path = str | os.PathLike[str]
 
 
+# The layers that a file may name, each with the settings that it has.
+_LAYERS = {
+    "Linear": {"in_features", "out_features", "bias", "dtype"},
+    "LeakyReLU": {"negative_slope"},
+    "ReLU": set(),
+    "Tanh": set(),
+    "Sigmoid": set(),
+    "GELU": set(),
+    "SiLU": set(),
+    "Softmax": set(),
+    "Dropout": {"rate"},
+}
+
+
+def save_model(model: "Sequential", path: Path) -> None:
+    """Write a model's layers and parameters; see `save_tensors`.
+
+    Raises
+    ------
+    TypeError
+        If a layer is not one of fastnn's own.
+    OSError
+        If the file cannot be written.
+    """
+    import json
+
+    description = {
+        "version": VERSION,
+        "uint8_scale": model.uint8_scale,
+        "layers": [_described(i, layer) for i, layer in enumerate(model)],
+    }
+    save_tensors(path, model.parameters(), {ENTRY: json.dumps(description)})
+
+
+def _described(index: int, layer: "Layer") -> dict[str, Any]:
+    from . import layers
+
+    kind = type(layer).__name__
+    if kind not in _LAYERS or type(layer) is not getattr(layers, kind):
+        raise TypeError(f"layer {index}: expected one of {', '.join(_LAYERS)}, got {kind}")
+    entry = {"kind": kind, "settings": layer.settings()}
+    if isinstance(layer, layers.Linear):
+        entry["initialization"] = layer.initialization
+    return entry
+
+
+def load(path: Path) -> "Sequential":
+    """Read a model that `Sequential.save` wrote.
+
+    Returns
+    -------
+    Sequential
+        With the saved parameters, to the bit. The optimizer, the history and the rng are not in
+        the file.
+
+    Raises
+    ------
+    ValueError
+        If the file is broken, or not a model of fastnn; the message names the path and the fault.
+        Nothing in the file is executed.
+    OSError
+        If the file cannot be read.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        return _model(tensors, metadata)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+
+def _model(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> "Sequential":
+    from .layers import Linear
+    from .sequential import Sequential
+
+    if ENTRY not in metadata:
+        raise ValueError(
+            f"expected a model saved by fastnn, got another safetensors file (no {ENTRY!r} in its "
+            f"metadata)"
+        )
+    description = _parse(metadata[ENTRY], ENTRY)
+    if description.get("version") != VERSION:
+        raise ValueError(
+            f"expected a model file of version {VERSION}, got {_short(description.get('version'))}"
+        )
+    if description.keys() != {"version", "uint8_scale", "layers"}:
+        raise ValueError(
+            f"{ENTRY}: expected version, uint8_scale, layers, got {_short(description)}"
+        )
+    entries = description["layers"]
+    if not isinstance(entries, list):
+        raise ValueError(f"layers: expected a list, got {_short(entries)}")
+    layers = [_layer(i, entry) for i, entry in enumerate(entries)]
+    # Sizes have to agree with the tensors there are before anything of these sizes is made.
+    expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Linear):
+            shape = layer.out_features, layer.in_features
+            expected[f"{i}.weight"] = shape, layer.dtype
+            if layer.has_bias:
+                expected[f"{i}.bias"] = shape[:1], layer.dtype
+    for name, (shape, dtype) in expected.items():
+        if name not in tensors:
+            raise ValueError(f"{name}: expected a tensor of shape {shape}, found none")
+        found = tensors[name]
+        if (found.shape, found.dtype) != (shape, dtype):
+            raise ValueError(
+                f"{name}: expected {dtype} of shape {shape}, got {found.dtype} of {found.shape}"
+            )
+    for name in tensors.keys() - expected:
+        raise ValueError(f"{_short(name)}: a tensor that belongs to no layer")
+    model = Sequential(*layers, uint8_scale=description["uint8_scale"])
+    model.load_state_dict(tensors)
+    for layer, entry in zip(layers, entries, strict=True):
+        if isinstance(layer, Linear):
+            layer._weight_init = _Recorded(entry["initialization"])
+    return model
+
+
+class _Recorded(Initialization):
+    """How the weights in a file were once drawn, in words, for `summary`."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def _layer(index: int, entry: Any) -> "Layer":
+    """The layer of an entry; a Linear without its parameters."""
+    from . import layers
+
+    what = f"layer {index}"
+    kind = entry.get("kind") if isinstance(entry, dict) else None
+    if not isinstance(kind, str) or kind not in _LAYERS:
+        raise ValueError(f"{what}: expected one of {', '.join(_LAYERS)}, got {_short(kind)}")
+    fields = {"kind", "settings"} | ({"initialization"} if kind == "Linear" else set())
+    settings = entry.get("settings")
+    if entry.keys() != fields or not isinstance(settings, dict) or settings.keys() != _LAYERS[kind]:
+        raise ValueError(
+            f"{what}: expected {', '.join(sorted(fields))}, the settings with "
+            f"{', '.join(sorted(_LAYERS[kind])) or 'nothing'}, got {_short(entry)}"
+        )
+    undrawn = {}
+    if kind == "Linear":
+        undrawn["weight_init"] = "zeros"
+        if settings["dtype"] not in ("float32", "float64"):
+            raise ValueError(
+                f"{what}: expected dtype float32 or float64, got {_short(settings['dtype'])}"
+            )
+        text = entry["initialization"]
+        if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
+            raise ValueError(f"{what}: expected initialization as a short text, got {_short(text)}")
+    try:
+        layer: Layer = getattr(layers, kind)(**settings, **undrawn)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from None
+    return layer
+
+
 def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Write arrays and text to a safetensors file, all or nothing.
 
-    The file appears under its name complete and on disk, or not at all; a file that was there before
+    The file appears under its name complete and on disk, or not at all; one that was there before
     stays as it was until then.
 
     Raises
     ------
     TypeError
-        If a name, a metadata key or a metadata value is not a str, or a dtype has no safetensors name.
+        If a name, a metadata key or value is not a str, or the format lacks a dtype.
     ValueError
         If a tensor is named "__metadata__", or the header would exceed the format's limit.
     OSError
@@ -108,7 +273,7 @@ def _little_endian(name: str, array: np.ndarray) -> np.ndarray:
 def _write_atomically(path: str, parts: list[Any]) -> None:
     path = os.path.realpath(path)  # through a symbolic link, as open() would
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
-    # os.open and not tempfile, whose files are private: this one gets the permissions of a new file.
+    # Not tempfile, whose files are private: this one gets the permissions of any new file.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)
     try:
@@ -237,9 +402,7 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
             f"{_short(name)}: expected dtype one of {', '.join(_DTYPES)}, got {_short(dtype)}"
         )
     if not _are_sizes(shape) or len(shape) > 32:
-        raise ValueError(
-            f"{_short(name)}: expected shape as at most 32 sizes, got {_short(shape)}"
-        )
+        raise ValueError(f"{_short(name)}: expected shape as at most 32 sizes, got {_short(shape)}")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(
             f"{_short(name)}: expected data_offsets [begin, end], got {_short(offsets)}"

@@ -1,5 +1,5 @@
-"""Fixtures that the tests of every kernel share: all instruction sets, several numbers of threads, a
-fresh interpreter."""
+"""Fixtures that the tests of every kernel share: all instruction sets, several numbers of threads,
+a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs code in a fresh interpreter: python(code, FASTNN_ISA="avx2", ...)."""
+
     def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FASTNN_", "OMP_"))}
         return subprocess.run(

@@ -23,9 +23,9 @@ def dense(x: Array, weight: Array, bias: Array | None = None, slope: float | Non
 def tolerance(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """The bound (k + 2) eps (|x| |W|^T + |b|) on the error of each element of x @ W.T + b.
 
-    A term of the sum is rounded once as a product (not at all if fused) and at most k times as part of
-    the sum, each time by half an eps; then the activation rounds once. (Higham 2002, "Accuracy and
-    stability of numerical algorithms", section 3.1.)
+    A term of the sum is rounded once as a product (not at all if fused) and at most k times as part
+    of the sum, each time by half an eps; then the activation rounds once. (Higham 2002, "Accuracy
+    and stability of numerical algorithms", section 3.1.)
     """
     k = x.shape[-1]
     magnitude = np.abs(x.astype(WIDE)) @ np.abs(weight.astype(WIDE)).T

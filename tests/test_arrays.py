@@ -253,7 +253,14 @@ def test_out_that_overlaps(dtype):
     whole = np.zeros(40, dtype)
     out = whole[10:22].reshape(3, 4)
     for inside in (
-        whole, whole[21:], whole[:11], whole[::-1], out, out.T, out[:, ::2], whole[8:24:3],
+        whole,
+        whole[21:],
+        whole[:11],
+        whole[::-1],
+        out,
+        out.T,
+        out[:, ::2],
+        whole[8:24:3],
         whole[10:22].reshape(2, 2, 3)[:, :, ::-1],
     ):
         with pytest.raises(ValueError, match=r"^out: .*overlaps an input"):

@@ -1,10 +1,12 @@
-"""What holds for the library as a whole: which instruction set runs, threads, forks, the state of the
-process, what help() shows."""
+"""What holds for the library as a whole: which instruction set runs, threads, forks, the state of
+the process, what help() shows."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import os
 import pathlib
 import threading
 
@@ -101,7 +103,7 @@ def test_threads_without_the_variable(python):
 def test_number_of_threads_is_checked(set_threads):
     set_threads(3)
     for wrong, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)]:
-        with pytest.raises(error, match="^n: expected "):
+        with pytest.raises(error, match=r"^n: expected "):
             fastnn.set_num_threads(wrong)
         assert fastnn.get_num_threads() == 3
 
@@ -128,7 +130,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_computes_and_does_not_hang(python):
     done = python(FORK)
     assert done.stdout == "done\n", done.stderr
@@ -176,7 +178,7 @@ def test_help_shows_the_signature_and_the_contract(name):
 
 @pytest.mark.parametrize("module", ["arrays", "linear", "pointwise"])
 def test_type_stubs_have_the_signatures_of_the_functions(module):
-    compiled = getattr(__import__(f"fastnn._core.{module}")._core, module)
+    compiled = importlib.import_module(f"fastnn._core.{module}")
     folder = pathlib.Path(compiled.__file__).parent
     for node in ast.parse((folder / f"{module}.pyi").read_text()).body:
         if isinstance(node, ast.FunctionDef):

@@ -1,4 +1,4 @@
-"""linear and linear_backward against a wider oracle, on every instruction set and several threads."""
+"""linear and linear_backward against a wider oracle, on all instruction sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEPTHS = (0, 1, 2, 17, 64, 255, 256, 257, 513)
 SHAPES = [(m, n, 17) for m in ROWS for n in COLUMNS] + [
     (m, n, k) for m in (1, 3, 15) for n in (7, 33) for k in DEPTHS
 ]
-# Enough work for five threads, with more tiles along the rows, along the columns, and few of either.
+# Work for five threads, with more tiles along the rows, along the columns, and few of either.
 LARGE = [(301, 63, 170), (31, 401, 130), (28, 130, 600)]
 SLOPES = (None, 0.01, 0.0, 1.0, 2.5, -0.5)
 
@@ -64,7 +64,7 @@ def test_large_products_within_the_tolerance(isa, n_threads, dtype, shape, rng):
 
 @pytest.mark.parametrize("layout", [buffer_view, np.ascontiguousarray])
 def test_small_integers_are_exact(isa, n_threads, dtype, layout, rng):
-    for m, n, k in [*SHAPES[::7], *LARGE]:
+    for m, n, k in [*SHAPES[::9], *LARGE]:
         x = small_integers(rng, dtype, m, k)
         weight = small_integers(rng, dtype, n, k)
         bias = small_integers(rng, dtype, n)
@@ -82,7 +82,7 @@ def test_the_tolerance_is_not_vacuous(rng):
 
 
 @pytest.mark.parametrize("layout", [buffer_view, np.ascontiguousarray])
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (6, 64), (33, 17), (64, 64), (129, 45), (257, 301)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (6, 64), (33, 17), (64, 64), (129, 45), (257, 201)])
 def test_a_row_does_not_depend_on_its_batch(isa, dtype, layout, n, k, rng):
     x, weight, bias = draw(rng, dtype, 40, n, k)
     weight = layout(weight)
@@ -300,7 +300,7 @@ def test_out_refused(dtype):
         before = memory.copy()
         for given in (part, part[::-1], part.T):
             inputs[at] = given
-            with pytest.raises(ValueError, match="^out: .*overlaps an input"):
+            with pytest.raises(ValueError, match=r"^out: .*overlaps an input"):
                 linear(*inputs, out=memory[:16].reshape(4, 4))
         assert same_bits(memory, before)
     assert np.array_equal(x, square)
@@ -361,16 +361,16 @@ def test_slopes_refused():
     x, weight = np.ones((4, 5), np.float32), np.ones((3, 5), np.float32)
     y = linear(x, weight)
     for slope in (np.nan, np.inf, -np.inf, 1e300):
-        with pytest.raises(ValueError, match="^negative_slope: expected a finite "):
+        with pytest.raises(ValueError, match=r"^negative_slope: expected a finite "):
             linear(x, weight, negative_slope=slope)
-        with pytest.raises(ValueError, match="^negative_slope: expected a finite "):
+        with pytest.raises(ValueError, match=r"^negative_slope: expected a finite "):
             linear_backward(y, x, weight, y=y, negative_slope=slope)
     for slope in ("0.1", [0.1], 1j):
-        with pytest.raises(TypeError, match="^negative_slope: expected a number, got "):
+        with pytest.raises(TypeError, match=r"^negative_slope: expected a number, got "):
             linear(x, weight, negative_slope=slope)
-    with pytest.raises(ValueError, match="^negative_slope: expected at least 0, got -0.1"):
+    with pytest.raises(ValueError, match=r"^negative_slope: expected at least 0, got -0.1"):
         linear_backward(y, x, weight, y=y, negative_slope=-0.1)
-    with pytest.raises(ValueError, match="^y: expected the output of linear"):
+    with pytest.raises(ValueError, match=r"^y: expected what linear returned"):
         linear_backward(y, x, weight, negative_slope=0.1)
 
 
@@ -397,7 +397,7 @@ def assert_gradients(got, grad_z, x, weight):
 
 
 def test_backward_of_small_integers_is_exact(isa, n_threads, dtype, rng):
-    for m, n, k in [*SHAPES[::7], *LARGE]:
+    for m, n, k in [*SHAPES[::11], *LARGE]:
         x = small_integers(rng, dtype, m, k)
         weight = small_integers(rng, dtype, n, k)
         grad_y, y = small_integers(rng, dtype, m, n), small_integers(rng, dtype, m, n)

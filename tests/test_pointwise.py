@@ -146,13 +146,13 @@ def test_refusals(function, dtype):
     fixed = np.ones((3, 4), dtype)
     fixed.flags.writeable = False
     for slope in (np.nan, np.inf, -np.inf):
-        with pytest.raises(ValueError, match="^negative_slope: expected a finite number, got "):
+        with pytest.raises(ValueError, match=r"^negative_slope: expected a finite number, got "):
             function(x, slope)
     for slope in ("0.1", None, [0.1], np.ones(2), 1j):
-        with pytest.raises(TypeError, match="^negative_slope: expected a number, got "):
+        with pytest.raises(TypeError, match=r"^negative_slope: expected a number, got "):
             function(x, slope)
     for wrong in (object, complex, ">f8", "int32"):
-        with pytest.raises(TypeError, match="^x: expected dtype float32 or float64, got "):
+        with pytest.raises(TypeError, match=r"^x: expected dtype float32 or float64, got "):
             function(x.astype(wrong))
     for out, error, match in [
         (np.ones((4, 3), dtype), ValueError, r"expected shape \(3, 4\), got \(4, 3\)"),
@@ -164,7 +164,7 @@ def test_refusals(function, dtype):
         with pytest.raises(error, match=f"^out: .*{match}"):
             function(x, out=out)
     for given in (whole[1:13], whole[::-1][10:22], whole[:24:2]):
-        with pytest.raises(ValueError, match="^out: .*overlaps the input"):
+        with pytest.raises(ValueError, match=r"^out: .*overlaps the input"):
             function(given, out=whole[:12])
     assert not whole.any(), "written to before it was refused"
     with pytest.raises(ValueError, match="float32"):
@@ -173,7 +173,7 @@ def test_refusals(function, dtype):
 
 @pytest.mark.parametrize("name", ACTS)
 def test_values_and_derivatives(isa, dtype, name, rng):
-    """Within a few roundings of values of order 1; their relative accuracy is the C tests' affair."""
+    """Within a few roundings of values of order 1; their relative accuracy is for the C tests."""
     x = np.concatenate([np.linspace(-30, 30, 997), rng.standard_normal(500)]).astype(dtype)
     eps = np.finfo(dtype).eps
     for got, function in (
@@ -222,7 +222,7 @@ def test_nan_and_infinity(isa, dtype, name):
 
 
 def test_unknown_activation():
-    with pytest.raises(ValueError, match="^activation: expected one of identity, .*, got 'swish'"):
+    with pytest.raises(ValueError, match=r"^activation: expected one of identity, .*, got 'swish'"):
         pointwise.act("swish", np.ones(2))
 
 
@@ -266,5 +266,5 @@ def test_softmax_refusals():
             pointwise.softmax(wrong)
     with pytest.raises(ValueError, match=r"^grad: expected shape \(2, 3\), got \(3, 2\)"):
         pointwise.softmax_grad(np.ones((2, 3)), np.ones((3, 2)))
-    with pytest.raises(TypeError, match="^grad: expected dtype float64 as y has, got float32"):
+    with pytest.raises(TypeError, match=r"^grad: expected dtype float64 as y has, got float32"):
         pointwise.softmax_grad(np.ones((2, 3)), np.ones((2, 3), np.float32))

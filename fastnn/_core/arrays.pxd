@@ -1,7 +1,7 @@
 # What a kernel needs to know of an ndarray: float32 or float64 in this machine's byte order, aligned
-# to its elements. One with fewer than two axes is seen as a single row; one with more than two has no
-# rows and is only read where it is packed. Strides are in elements; those of an axis of length 0 or 1
-# are what a packed array would have.
+# to its elements. One with fewer than two axes is seen as a single row; one with more than two has
+# no rows and is only read where it is packed. Strides are in elements; those of an axis of length 0
+# or 1 are what a packed array would have.
 cdef struct View:
     char *data
     int ndim

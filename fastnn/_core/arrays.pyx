@@ -1,9 +1,10 @@
 """The one place that checks arrays.
 
-An ndarray is looked at through the buffer protocol rather than a typed memoryview: it costs half as
-much, it serves both dtypes with one body, and it tells the strides of an array that is not packed. So
-NumPy is used as a Python module only, and its C headers are not needed to build. An ndarray keeps its
-memory as long as it lives, so the buffer is given back at once and the array is held instead.
+An ndarray is looked at through the buffer protocol rather than a typed memoryview: it costs half
+as much, it serves both dtypes with one body, and it tells the strides of an array that is not
+packed. So NumPy is used as a Python module only, and its C headers are not needed to build. An
+ndarray keeps its memory as long as it lives, so the buffer is given back at once and the array is
+held instead.
 
 Every error names the argument, what was expected and what came. Wrong types and dtypes are
 TypeErrors, wrong shapes and values ValueErrors, and nothing has been written when one is raised.
@@ -114,7 +115,7 @@ cdef object take(object obj, str name, Layout layout, View *view):
 
 
 cdef object convert(object array, str name, object dtype):
-    """A packed, aligned ndarray of `dtype` (None: as it is) from any ndarray; itself if it is one."""
+    """A packed, aligned ndarray of `dtype` (None: the one it has) from any ndarray."""
     cdef View view
     have = array.dtype
     if dtype is None:
@@ -159,11 +160,11 @@ cdef object to_array(object obj, str name):
 
 
 def as_array(obj, str name):
-    """An ndarray of whatever dtype `obj` has: an array, anything with `__array__` or `__dlpack__`, a
-    buffer, a number or nested sequences of numbers. Sequences of Python numbers become float64.
+    """An ndarray of whatever dtype `obj` has: an array, anything with `__array__` or `__dlpack__`,
+    a buffer, a number or nested sequences of numbers. Sequences of Python numbers become float64.
 
-    TypeError for anything else, masked arrays and sparse matrices included; ValueError for sequences
-    of unequal lengths.
+    TypeError for anything else, masked arrays and sparse matrices included; ValueError for
+    sequences of unequal lengths.
     """
     array = to_array(obj, name)
     if array is not obj and array.dtype.kind in "biu" and isinstance(obj, (list, tuple, int)):
@@ -185,7 +186,7 @@ def as_real(obj, str name, dtype=None):
 
 
 def as_matrix(obj, str name, dtype=None, columns=None):
-    """As as_real, for two axes: shape (m, columns), or (m, n) of any width where columns is None."""
+    """As as_real, for shape (m, columns), or (m, n) of any width where columns is None."""
     cdef View view
     if (look(obj, &view) and view.packed and view.ndim == 2
             and (columns is None or view.columns == columns)
@@ -201,9 +202,10 @@ def as_matrix(obj, str name, dtype=None, columns=None):
 
 
 def as_labels(obj, str name, rows, classes):
-    """Integer labels as an int64 array of shape (rows,), each in [0, classes); rows None: any number.
+    """Integer labels as an int64 array of shape (rows,), each in [0, classes). rows None: any.
 
-    TypeError unless the dtype is an integer one; ValueError for another shape or a label out of range.
+    TypeError unless the dtype is an integer one; ValueError for another shape or a label out of
+    range.
     """
     array = to_array(obj, name)
     if array.size == 0 and array is not obj:
@@ -301,7 +303,7 @@ cdef double finite(object value, str name) except? -1.0:
 
 
 def as_finite(value, str name):
-    """A finite float from a real number. TypeError for another type, ValueError for NaN or infinity."""
+    """A finite float. TypeError if `value` is no real number, ValueError for NaN or infinity."""
     return finite(value, name)
 
 

@@ -30,6 +30,13 @@ cdef extern from "fastnn.h" nogil:
         FNN_HUBER
         FNN_BCE
 
+    ctypedef enum fnn_limit:
+        FNN_LIMIT_FMA
+        FNN_LIMIT_READ
+        FNN_LIMIT_WRITE
+        FNN_LIMIT_STREAM
+        FNN_LIMIT_COPY
+
     ctypedef struct fnn_gemm:
         Py_ssize_t m, n, k
         const void *a
@@ -98,6 +105,7 @@ cdef extern from "fastnn.h" nogil:
         void (*truncated_normal)(const fnn_stream *s, Py_ssize_t n, void *out, double mean,
                                  double std, double low, double high) noexcept nogil
         void (*bits)(const fnn_stream *s, Py_ssize_t n, uint32_t *out) noexcept nogil
+        void (*limit)(fnn_limit what, Py_ssize_t rounds, Py_ssize_t n, void *data) noexcept nogil
 
     const fnn_kernels *fnn_get_kernels(fnn_isa isa, fnn_dtype dtype)
     int fnn_isa_supported(fnn_isa isa)

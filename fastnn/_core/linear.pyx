@@ -1,8 +1,8 @@
 """The dense layer as a function: y = act(x @ weight.T + bias), and its gradients.
 
-The kernel reads the weights as a (n_in, n_out) buffer, so a weight of shape (n_out, n_in) that is the
-transpose of one is used in place; a C-ordered weight is transposed on the way, block by block, and
-any other layout is copied first.
+The kernel reads the weights as a (n_in, n_out) buffer, so a weight of shape (n_out, n_in) that is
+the transpose of one is used in place; a C-ordered weight is transposed on the way, block by block,
+and any other layout is copied first.
 
 A product is cut into a grid of parts along the rows and columns of its result, never along the sum,
 so an element has the same bits whoever computes it. There are as many parts as threads, cut where
@@ -50,9 +50,10 @@ cdef struct Backward:
     size_t work_bytes
 
 
-cdef double part_ns(const fnn_kernels *K, const fnn_gemm *g, double rows, double columns) noexcept nogil:
-    """Time of one part on one core: half of the arithmetic peak, and a read of A and B from the shared
-    cache, where B takes longer if it is transposed on the way."""
+cdef double part_ns(const fnn_kernels *K, const fnn_gemm *g, double rows,
+                    double columns) noexcept nogil:
+    """Time of one part on one core: half of the arithmetic peak, and a read of A and B from the
+    shared cache, where B takes longer if it is transposed on the way."""
     cdef double flops = 2.0 * rows * columns * g.k
     cdef double read = (rows + columns * (1.0 if g.b_cs == 1 else 3.0)) * g.k * K.itemsize
     return flops / (8 * K.lanes) + read / 50
@@ -246,8 +247,8 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
 def linear_backward(grad_y, x, weight, *, y=None, negative_slope=None):
     """The gradients of linear by x, weight and bias, given that by its output.
 
-    With grad_z = grad_y * f'(z): grad_x = grad_z @ weight, grad_weight = grad_z.T @ x, and grad_bias
-    is the sum of the rows of grad_z. Nothing is divided by the number of rows.
+    With grad_z = grad_y * f'(z): grad_x = grad_z @ weight, grad_weight = grad_z.T @ x, and
+    grad_bias is the sum of the rows of grad_z. Nothing is divided by the number of rows.
 
     Parameters
     ----------
@@ -296,7 +297,7 @@ def linear_backward(grad_y, x, weight, *, y=None, negative_slope=None):
                 "does not tell the sign of its input"
             )
         if y is None:
-            raise ValueError("y: expected the output of linear, needed with negative_slope, got None")
+            raise ValueError("y: expected what linear returned, for negative_slope, got None")
         y_array = take_as(y, "y", shape, &vx, &vy)
         grad_z = empty(shape, dtype_of(vx.dtype))
         take(grad_z, "grad_z", PACKED, &v_grad_z)

@@ -20,6 +20,7 @@ cdef dict ACTS = {
     "sigmoid": FNN_SIGMOID, "gelu": FNN_GELU, "silu": FNN_SILU,
 }
 
+# What one pass computes; the two for rows come last.
 cdef enum Pass:
     VALUE
     DERIVATIVE
@@ -58,17 +59,17 @@ cdef void work_task(void *context, int member, int team) noexcept nogil:
         w.K.softmax_grad(n, w.width, w.a + at, w.width, w.b + at, w.width, w.out + at, w.width)
 
 
-# Nanoseconds an element on one core, for 64-byte vectors of 4-byte elements in the L2 cache.
-cdef double NS_COPY = 0.05
-cdef double NS_ELEMENTARY = 0.5
+# Nanoseconds on one core, as measured on one with 64-byte vectors: a byte through the L2 cache, and
+# an exponential (or the like) in vectors of 16 lanes.
+cdef double BYTE = 0.015
+cdef double EXPONENTIAL = 0.25
 
 
-cdef void run(Work *w, double ns) noexcept:
-    """`ns` an element, for full-width float32; other tables take longer in proportion."""
-    cdef int team
+cdef void run(Work *w) noexcept:
+    cdef bint elementary = w.act > FNN_RELU or w.what >= SOFTMAX
+    cdef double each = BYTE * w.K.itemsize + (EXPONENTIAL * 16 / w.K.lanes if elementary else 0)
     with nogil:
-        team = team_size(ns * 16 / w.K.lanes * w.count * w.width)
-        run_team(work_task, w, team)
+        run_team(work_task, w, team_size(each * w.count * w.width))
 
 
 cdef object apply(Pass what, object x, fnn_act act, object negative_slope, object out):
@@ -86,7 +87,7 @@ cdef object apply(Pass what, object x, fnn_act act, object negative_slope, objec
     w.what, w.act = what, act
     w.count, w.width, w.quantum = view.size, 1, 1024
     w.a, w.b, w.out = view.data, NULL, target.data
-    run(&w, NS_COPY if act <= FNN_RELU else NS_ELEMENTARY)
+    run(&w)
     return out
 
 
@@ -103,8 +104,8 @@ def leaky_relu(x, negative_slope=0.01, *, out=None):
     Parameters
     ----------
     x : array_like of float32 or float64, any shape
-        Sequences of Python numbers are taken as float64. NaN stays NaN, and -0.0 keeps its sign when
-        negative_slope is not negative.
+        Sequences of Python numbers are taken as float64. NaN stays NaN, and -0.0 keeps its sign
+        when negative_slope is not negative.
     negative_slope : float
         Any finite number; dimensionless.
     out : ndarray, optional
@@ -125,7 +126,8 @@ def leaky_relu(x, negative_slope=0.01, *, out=None):
 
     Notes
     -----
-    Source: Maas, Hannun, Ng 2013, "Rectifier nonlinearities improve neural network acoustic models".
+    Source: Maas, Hannun, Ng 2013, "Rectifier nonlinearities improve neural network acoustic
+    models".
     """
     return apply(VALUE, x, FNN_LEAKY_RELU, negative_slope, out)
 
@@ -155,7 +157,8 @@ def leaky_relu_derivative(x, negative_slope=0.01, *, out=None):
 
     Notes
     -----
-    Source: Maas, Hannun, Ng 2013, "Rectifier nonlinearities improve neural network acoustic models".
+    Source: Maas, Hannun, Ng 2013, "Rectifier nonlinearities improve neural network acoustic
+    models".
     """
     return apply(DERIVATIVE, x, FNN_LEAKY_RELU, negative_slope, out)
 
@@ -175,8 +178,7 @@ def act_grad(name, saved, grad, negative_slope=0.01):
     (slope >= 0), the input x for gelu and silu. (For relu and leaky_relu the input serves as well.)
     """
     cdef Work w
-    w.act = act_of(name)
-    w.what = GRADIENT
+    w.what, w.act = GRADIENT, act_of(name)
     return gradient(&w, saved, "saved", grad, negative_slope)
 
 
@@ -189,10 +191,10 @@ def softmax(x):
     out = empty(array.shape, dtype_of(view.dtype))
     take(out, "out", PACKED, &target)
     w.K = kernels(<fnn_dtype>view.dtype)
-    w.what = SOFTMAX
+    w.what, w.act = SOFTMAX, FNN_IDENTITY
     w.count, w.width, w.quantum = view.rows, view.columns, 1
     w.a, w.out = view.data, target.data
-    run(&w, NS_ELEMENTARY)
+    run(&w)
     return out
 
 
@@ -201,8 +203,7 @@ def softmax_grad(y, grad):
     y * (grad - sum(grad * y)). Shapes (m, n) or (n,).
     """
     cdef Work w
-    w.what = SOFTMAX_GRADIENT
-    w.act = FNN_IDENTITY
+    w.what, w.act = SOFTMAX_GRADIENT, FNN_IDENTITY
     return gradient(&w, y, "y", grad, 0.0)
 
 
@@ -223,7 +224,7 @@ cdef object gradient(Work *w, object saved, str name, object grad, object negati
     take(out, "out", PACKED, &target)
     w.K = kernels(<fnn_dtype>view.dtype)
     w.a, w.b, w.out = view.data, incoming.data, target.data
-    run(w, NS_COPY if w.act <= FNN_RELU else NS_ELEMENTARY)
+    run(w)
     return out
 
 

@@ -78,24 +78,40 @@ cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
     end[0] = min(n, blocks * (member + 1) // team * quantum)
 
 
-def _cgroup_cpus():
-    """CPUs that the control group's quota allows (a float), or None."""
+def _quota(folder):
+    """CPUs that the quota of one control group allows (a float), or None."""
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        try:
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
-                quota = file.read().strip()
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-                period = file.read().strip()
-        except OSError:
-            return None
-    try:
+        if os.path.exists(f"{folder}/cpu.max"):
+            with open(f"{folder}/cpu.max") as file:
+                quota, period = file.read().split()
+        else:
+            with open(f"{folder}/cpu.cfs_quota_us") as file:
+                quota = file.read()
+            with open(f"{folder}/cpu.cfs_period_us") as file:
+                period = file.read()
         limit = float(quota) / float(period)
-    except (ValueError, ZeroDivisionError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None
     return limit if limit > 0 else None
+
+
+def _cgroup_cpus():
+    """The least quota of this process's control group (version 2 or 1) and those above it, or None."""
+    folders = []
+    try:
+        with open("/proc/self/cgroup") as file:
+            for line in file:
+                number, controllers, path = line.rstrip("\n").split(":", 2)
+                if number == "0" or "cpu" in controllers.split(","):
+                    root = "/sys/fs/cgroup" + ("" if number == "0" else "/cpu")
+                    parts = [part for part in path.split("/") if part not in ("", "..")]
+                    folders += [
+                        "/".join([root, *parts[:i]]) for i in range(len(parts) + 1)
+                    ]
+    except (OSError, ValueError):
+        return None
+    limits = [limit for limit in map(_quota, folders) if limit is not None]
+    return min(limits, default=None)
 
 
 def available_cpus():

@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 well, 1 failed, 2 wrong usage, 130 interrupted)."""
+    """Run one command; returns the exit status: 0 well, 1 failed, 2 wrong usage, 130 Ctrl-C."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         if argv and argv[0] in COMMANDS:

@@ -1,8 +1,10 @@
 """The same training in plain NumPy, as its author would write it for speed: the demo's yardstick.
 
-float32 throughout, `out=` wherever NumPy has it, one flat buffer for parameters, gradients and Adam's
+float32 throughout, `out=` wherever NumPy has it, flat buffers for parameters, gradients and Adam's
 moments, so that the update is a handful of passes. Weights are (n_in, n_out) here.
 """
+
+import itertools
 
 import numpy as np
 
@@ -33,9 +35,7 @@ class PlainNetwork:
         self.outputs = [np.empty((batch_size, n), np.float32) for n in sizes[1:]]
         self.scratch = [np.empty((batch_size, n), np.float32) for n in sizes[1:]]
 
-    def epoch(
-        self, x: np.ndarray, labels: np.ndarray, scale: float, order: np.ndarray
-    ) -> float:
+    def epoch(self, x: np.ndarray, labels: np.ndarray, scale: float, order: np.ndarray) -> float:
         """Train on the rows of x (uint8, multiplied by scale) in the given order; the mean loss."""
         total = 0.0
         size = len(self.rows)
@@ -97,11 +97,9 @@ class PlainNetwork:
         self.parameters -= work
 
 
-def _views(
-    flat: np.ndarray, sizes: list[int]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _views(flat: np.ndarray, sizes: list[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     weights, biases, offset = [], [], 0
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         weights.append(flat[offset : offset + n_in * n_out].reshape(n_in, n_out))
         offset += n_in * n_out
         biases.append(flat[offset : offset + n_out])

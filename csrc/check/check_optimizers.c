@@ -1,0 +1,146 @@
+/* check_optimizers.c: some steps of each optimizer against fastnn.h's formulas in float64, with every
+ * combination of its options; sizes around the vector; bits that do not depend on position. */
+#include "check.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { STEPS = 4, MOST = 160 };
+
+typedef struct {
+    void *w, *g, *a, *b;              /* parameters, gradients, state; the kernel's */
+    double w64[MOST], g64[MOST], a64[MOST], b64[MOST];
+} state;
+
+static state make(const fnn_kernels *k, ptrdiff_t n) {
+    state s = {.w = check_alloc(k, n + 1), .g = check_alloc(k, n + 1), .a = check_alloc(k, n + 1),
+               .b = check_alloc(k, n + 1)};
+    for (ptrdiff_t i = 0; i <= n; i++) check_set(k, s.w, i, check_uniform());
+    for (ptrdiff_t i = 0; i < n; i++) s.w64[i] = check_get(k, s.w, i);
+    void *const guarded[] = {s.w, s.a, s.b};
+    for (int i = 0; i < 3; i++) check_set(k, guarded[i], n, 7);
+    return s;
+}
+
+static void next_gradients(const fnn_kernels *k, state *s, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        check_set(k, s->g, i, i % 5 ? check_uniform() * exp2(check_integer(8)) : 0);
+        s->g64[i] = check_get(k, s->g, i);
+    }
+}
+
+/* Parameters and state follow the reference within a few roundings each step. */
+static void compare(const fnn_kernels *k, const state *s, ptrdiff_t n, const char *what) {
+    const double eps = check_eps(k);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double w = check_get(k, s->w, i), a = check_get(k, s->a, i), b = check_get(k, s->b, i);
+        check_that(fabs(w - s->w64[i]) <= 16 * eps * (1 + fabs(s->w64[i])), "%s: w is %.17g, expected %.17g", what,
+                   w, s->w64[i]);
+        check_that(fabs(a - s->a64[i]) <= 64 * eps * (1 + fabs(s->a64[i])), "%s: first state %.17g, expected %.17g",
+                   what, a, s->a64[i]);
+        check_that(fabs(b - s->b64[i]) <= 64 * eps * (1 + fabs(s->b64[i])), "%s: second state %.17g, expected %.17g",
+                   what, b, s->b64[i]);
+    }
+    check_that(check_get(k, s->w, n) == 7 && check_get(k, s->a, n) == 7 && check_get(k, s->b, n) == 7,
+               "%s: wrote past %td elements", what, n);
+}
+
+static void check_sgd(const fnn_kernels *k, ptrdiff_t n, double momentum, int nesterov, double decay) {
+    const double lr = 0.01;
+    state s = make(k, n);
+    if (momentum != 0)
+        for (ptrdiff_t i = 0; i < n; i++) check_set(k, s.a, i, NAN); /* not read by the first step */
+    for (int step = 0; step < STEPS; step++) {
+        next_gradients(k, &s, n);
+        k->sgd(n, s.w, s.g, momentum != 0 ? s.a : NULL, lr, momentum, nesterov, step == 0, decay);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const double g = s.g64[i] + decay * s.w64[i];
+            double update = g;
+            if (momentum != 0) {
+                s.a64[i] = step == 0 ? g : momentum * s.a64[i] + g;
+                update = nesterov ? g + momentum * s.a64[i] : s.a64[i];
+            }
+            s.w64[i] -= lr * update;
+        }
+        compare(k, &s, n, nesterov ? "sgd, nesterov" : momentum != 0 ? "sgd, momentum" : "sgd");
+    }
+}
+
+static void check_adam(const fnn_kernels *k, ptrdiff_t n, double decay, int decoupled) {
+    const double lr = 0.01, beta1 = 0.9, beta2 = 0.99, eps = 1e-4;
+    state s = make(k, n);
+    for (int step = 1; step <= STEPS; step++) {
+        const double bias1 = 1 - pow(beta1, step), bias2 = 1 - pow(beta2, step);
+        next_gradients(k, &s, n);
+        k->adam(n, s.w, s.g, s.a, s.b, lr, beta1, beta2, eps, decay, decoupled, bias1, bias2);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const double g = s.g64[i] + (decoupled ? 0 : decay * s.w64[i]);
+            if (decoupled) s.w64[i] -= lr * decay * s.w64[i];
+            s.a64[i] = beta1 * s.a64[i] + (1 - beta1) * g;
+            s.b64[i] = beta2 * s.b64[i] + (1 - beta2) * g * g;
+            s.w64[i] -= lr / bias1 * s.a64[i] / (sqrt(s.b64[i]) / sqrt(bias2) + eps);
+        }
+        compare(k, &s, n, decoupled ? "adam, decoupled" : "adam");
+    }
+}
+
+static void check_rmsprop(const fnn_kernels *k, ptrdiff_t n, double momentum, double decay) {
+    const double lr = 0.01, alpha = 0.9, eps = 1e-4;
+    state s = make(k, n);
+    for (int step = 0; step < STEPS; step++) {
+        next_gradients(k, &s, n);
+        k->rmsprop(n, s.w, s.g, s.a, momentum != 0 ? s.b : NULL, lr, alpha, eps, momentum, decay);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const double g = s.g64[i] + decay * s.w64[i];
+            s.a64[i] = alpha * s.a64[i] + (1 - alpha) * g * g;
+            const double u = g / (sqrt(s.a64[i]) + eps);
+            if (momentum != 0) s.b64[i] = momentum * s.b64[i] + u;
+            s.w64[i] -= lr * (momentum != 0 ? s.b64[i] : u);
+        }
+        compare(k, &s, n, momentum != 0 ? "rmsprop, momentum" : "rmsprop");
+    }
+}
+
+/* One call over everything and one call per element give the same bits. */
+static void check_positions(const fnn_kernels *k) {
+    enum { N = 53 };
+    const size_t item = (size_t)k->itemsize;
+    char *p[2][4];
+    for (int copy = 0; copy < 2; copy++)
+        for (int j = 0; j < 4; j++) p[copy][j] = check_alloc(k, N);
+    for (int j = 0; j < 4; j++) {
+        for (int i = 0; i < N; i++) check_set(k, p[0][j], i, j == 3 ? 1 + check_uniform() : check_uniform());
+        memcpy(p[1][j], p[0][j], N * item);
+    }
+    for (int kind = 0; kind < 3; kind++) {
+        for (int copy = 0; copy < 2; copy++)
+            for (size_t i = 0; i < (copy ? N : 1); i++) {
+                void *w = p[copy][0] + i * item, *g = p[copy][1] + i * item;
+                void *a = p[copy][2] + i * item, *b = p[copy][3] + i * item;
+                const ptrdiff_t n = copy ? 1 : N;
+                if (kind == 0) k->sgd(n, w, g, a, 0.1, 0.9, 1, 0, 0.01);
+                if (kind == 1) k->adam(n, w, g, a, b, 0.1, 0.9, 0.999, 1e-8, 0.01, 1, 0.1, 0.001);
+                if (kind == 2) k->rmsprop(n, w, g, b, a, 0.1, 0.9, 1e-8, 0.5, 0.01);
+            }
+        for (int j = 0; j < 4; j++)
+            check_that(!memcmp(p[0][j], p[1][j], N * item), "optimizer %d: bits depend on position", kind);
+    }
+}
+
+int check_optimizers(const fnn_kernels *k) {
+    const ptrdiff_t v = k->lanes, sizes[] = {0, 1, v - 1, v, v + 1, 2 * v, 4 * v + 3, 8 * v + 1};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const ptrdiff_t n = sizes[i];
+        for (int decay = 0; decay < 2; decay++) {
+            check_sgd(k, n, 0, 0, 0.1 * decay);
+            check_sgd(k, n, 0.9, 0, 0.1 * decay);
+            check_sgd(k, n, 0.9, 1, 0.1 * decay);
+            check_adam(k, n, 0.1 * decay, 0);
+            check_adam(k, n, 0.1 * decay, 1);
+            check_rmsprop(k, n, 0, 0.1 * decay);
+            check_rmsprop(k, n, 0.9, 0.1 * decay);
+        }
+    }
+    check_positions(k);
+    return check_failures();
+}

@@ -1,0 +1,73 @@
+"""fastnn: fully-connected neural networks on the CPU.
+
+>>> import fastnn
+>>> model = fastnn.Sequential(
+...     fastnn.Linear(64, 32), fastnn.LeakyReLU(0.01), fastnn.Linear(32, 10), rng=0
+... )
+>>> X, y = fastnn.data.load_digits()
+>>> history = model.fit(X, y, loss="cross_entropy", optimizer="adam", epochs=3, rng=0)
+>>> model.predict(X).shape
+(1797, 10)
+"""
+
+from . import data, init, schedules
+from ._core.linear import linear, linear_backward
+from ._core.pointwise import leaky_relu, leaky_relu_derivative
+from ._version import version as __version__
+from .callbacks import EarlyStopping, History, StopTraining
+from .config import get_num_threads, set_num_threads, show_config, threads
+
+from .files import load
+
+from .layers import (
+    GELU,
+    Dropout,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber
+from .optimizers import SGD, Adam, AdamW, RMSprop
+from .sequential import Sequential
+
+__all__ = [
+    "GELU",
+    "MAE",
+    "MSE",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Dropout",
+    "EarlyStopping",
+    "History",
+    "Huber",
+    "LeakyReLU",
+    "Linear",
+    "RMSprop",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "StopTraining",
+    "Tanh",
+    "__version__",
+    "data",
+    "get_num_threads",
+    "init",
+    "leaky_relu",
+    "leaky_relu_derivative",
+    "linear",
+    "linear_backward",
+    "load",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+    "threads",
+]

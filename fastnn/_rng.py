@@ -1,0 +1,35 @@
+"""Where randomness comes from: `rng=` as SPEC 7 of Scientific Python has it, down to one seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy.random import BitGenerator, Generator, SeedSequence
+
+    RNG: TypeAlias = int | SeedSequence | BitGenerator | Generator | None
+
+_EXPECTED = "None, a non-negative integer, a SeedSequence, a BitGenerator or a Generator"
+
+
+def stream_seed(rng: RNG = None) -> int:
+    """One 64-bit seed drawn from `numpy.random.default_rng(rng)`.
+
+    A Generator or BitGenerator is advanced, so that using it twice gives different seeds; an
+    integer or a SeedSequence gives the same seed each time; None a fresh one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If rng is none of these, or a negative integer.
+    """
+    from numpy import uint64
+    from numpy.random import default_rng
+
+    if isinstance(rng, (bool, str, bytes, float)):
+        raise TypeError(f"rng: expected {_EXPECTED}, got {rng!r}")
+    try:
+        generator = default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng: expected {_EXPECTED}, got {rng!r}") from None
+    return int(generator.integers(0, 2**64 - 1, dtype=uint64, endpoint=True))

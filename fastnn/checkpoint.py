@@ -1,0 +1,128 @@
+"""Checkpoints of `fit`: a safetensors file from which a run goes on with the same bits.
+
+It holds the parameters under their names, the optimizer's state, the best epoch's parameters
+where early stopping keeps them, and as metadata one JSON text: what the run is (`identity`), and
+how far.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .callbacks import History
+from .files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from .training import Run
+
+__all__ = ["read", "write"]
+
+_ENTRY = "fastnn_checkpoint"
+_OPTIMIZER, _BEST = "optimizer.", "best"
+
+Path = str | os.PathLike[str]
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What has to be the same for a run to go on, as JSON has it."""
+    stopper = run.stopper
+    return {
+        "layers": [[type(layer).__name__, layer.settings()] for layer in run.model],
+        "uint8_scale": run.model.uint8_scale,
+        "loss": list(run.loss.spec),
+        "optimizer": [type(run.optimizer).__name__, run.optimizer.hyper],
+        "rows": len(run.data.X),
+        "batch_size": run.batch_size,
+        "shuffle": run.shuffle,
+        "monitor": None if stopper is None else stopper.monitor,
+        "restore_best": None if stopper is None else stopper.rule.restore_best,
+    }
+
+
+def write(path: Path, run: Run) -> None:
+    """Save the run as it is after an epoch."""
+    import json
+
+    state = run.optimizer.state_dict()
+    tensors = dict(run.model.parameters())
+    tensors |= {_OPTIMIZER + name: state[name] for name in run.optimizer.state_names()}
+    how_far: dict[str, Any] = {
+        "seed": run.seed,
+        "t": state["t"],
+        "history": run.history,
+        "stopped": run.stopped,
+    }
+    if run.stopper is not None:
+        how_far |= {"best": run.stopper.best, "best_epoch": run.stopper.best_epoch}
+        if run.stopper.parameters is not None:
+            tensors[_BEST] = run.stopper.parameters
+    text = json.dumps({"version": 1, "run": identity(run), "state": how_far})
+    save_tensors(path, tensors, {_ENTRY: text})
+
+
+def read(path: Path, run: Run, any_seed: bool) -> None:
+    """Set the run to where the checkpoint was written.
+
+    any_seed : whether the run may take over the file's seed.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a checkpoint, or one of another run; nothing has changed then.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        _restore(run, tensors, _parsed(metadata), any_seed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint: {os.fspath(path)}: {error}") from None
+
+
+def _parsed(metadata: dict[str, str]) -> dict[str, Any]:
+    import json
+
+    if _ENTRY not in metadata:
+        raise ValueError("expected a checkpoint of fit, got another safetensors file")
+    content = json.loads(metadata[_ENTRY])
+    if not isinstance(content, dict) or content.get("version") != 1:
+        raise ValueError("expected a checkpoint of version 1, got another one")
+    return content
+
+
+def _restore(
+    run: Run, tensors: dict[str, np.ndarray], content: dict[str, Any], any_seed: bool
+) -> None:
+    for name, value in identity(run).items():
+        if content["run"][name] != value:
+            raise ValueError(
+                f"{name}: expected {value!r} as in this call, got {content['run'][name]!r}"
+            )
+    state = content["state"]
+    seed, stopped = int(state["seed"]), bool(state["stopped"])
+    if seed != run.seed and not any_seed:
+        raise ValueError("rng: expected the seed that the run began with, got another one")
+    history = History({str(k): [float(v) for v in vs] for k, vs in state["history"].items()})
+    best, best_epoch = None, None
+    if run.stopper is not None:
+        best, best_epoch = float(state["best"]), state["best_epoch"]
+        parameters = tensors.pop(_BEST, None)
+        expected = run.model._parameters
+        if parameters is not None and (parameters.shape, parameters.dtype) != (
+            expected.shape,
+            expected.dtype,
+        ):
+            raise ValueError(f"{_BEST}: expected shape {expected.shape}, got {parameters.shape}")
+    optimizer = {"t": state["t"]}
+    for name in run.optimizer.state_names():
+        optimizer[name] = tensors.pop(_OPTIMIZER + name)
+    values = run.model._fitting(tensors)
+    run.optimizer.load_state_dict(optimizer)
+    run.model._assign(values)
+    run.seed, run.stopped, run.history = seed, stopped, history
+    if run.stopper is not None:
+        assert best is not None
+        run.stopper.best, run.stopper.best_epoch = best, best_epoch
+        run.stopper.parameters = parameters
+        run.history.best_epoch = best_epoch

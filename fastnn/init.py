@@ -1,0 +1,559 @@
+"""Initializers: the starting values of weights and biases.
+
+A weight has shape (n_out, n_in): fan_out is its first length, fan_in its second. All initializers
+take the keywords
+
+    dtype   "float32" (default) or "float64"
+    rng     None, an int, a SeedSequence, a BitGenerator or a Generator (SPEC 7). A Generator is
+            advanced, so a second call gives other values; an int gives the same ones each time.
+    stream  which of the 2**48 streams of that seed is used: layers of one seed take different ones
+    out     an array of exactly that shape and dtype to fill instead of a new one; any strides
+
+and return the filled array. Element i in C order is a pure function of (seed, stream, i): the same
+bits on every CPU and for any number of threads (Philox4x32-10, Salmon et al. 2011; normals by Box
+and Muller 1958). They raise ValueError for wrong values and shapes, TypeError for wrong types,
+before anything is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._core.arrays import as_finite
+from ._core.random import normal_fill, truncated_normal_fill, uniform_fill
+from ._rng import stream_seed
+
+if TYPE_CHECKING:
+    from ._rng import RNG
+
+__all__ = [
+    "calculate_gain",
+    "constant",
+    "eye",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
+
+Shape: TypeAlias = int | Sequence[int]
+Array: TypeAlias = NDArray[Any]
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
+# Standard deviation of a standard normal truncated at -2 and 2: sqrt(1 - 4 phi(2) / erf(sqrt 2)).
+_TRUNCATED_STD = 0.87962566103423978
+_GAINS = {
+    "linear": 1.0,
+    "identity": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5 / 3,
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2),
+    "gelu": math.sqrt(2),
+    "silu": math.sqrt(2),
+    "selu": 3 / 4,
+}
+
+
+def _shape(shape: Shape) -> tuple[int, ...]:
+    if isinstance(shape, (str, bytes)):
+        raise TypeError(f"shape: expected an int or a sequence of ints, got {shape!r}")
+    try:
+        lengths: tuple[int, ...] = (operator.index(shape),)  # type: ignore[arg-type]
+    except TypeError:
+        try:
+            lengths = tuple(operator.index(length) for length in shape)  # type: ignore[union-attr]
+        except TypeError:
+            raise TypeError(
+                f"shape: expected an int or a sequence of ints, got {shape!r}"
+            ) from None
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"shape: expected lengths of at least 0, got {lengths}")
+    return lengths
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight."""
+    lengths = _shape(shape)
+    if len(lengths) != 2 or 0 in lengths:
+        raise ValueError(f"shape: expected (n_out, n_in), both at least 1, got {lengths}")
+    return lengths[1], lengths[0]
+
+
+def _fan(shape: Shape, mode: str) -> float:
+    fan_in, fan_out = _fans(shape)
+    if mode not in _MODES:
+        raise ValueError(f"mode: expected one of {', '.join(_MODES)}, got {mode!r}")
+    return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
+
+
+def _positive(value: float, name: str) -> float:
+    number: float = as_finite(value, name)
+    if number <= 0:
+        raise ValueError(f"{name}: expected more than 0, got {value}")
+    return number
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
+    if dtype is None or wanted not in _DTYPES:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return wanted
+
+
+def _representable(value: float, name: str, dtype: DTypeLike) -> float:
+    number: float = as_finite(value, name)
+    if abs(number) > float(np.finfo(_dtype(dtype)).max):
+        raise ValueError(f"{name}: expected a finite {_dtype(dtype)}, got {value}")
+    return number
+
+
+def _target(shape: Shape, dtype: DTypeLike, out: Array | None) -> Array:
+    """`out` after its checks, or a new array."""
+    lengths = _shape(shape)
+    wanted = _dtype(dtype)
+    if out is None:
+        return np.empty(lengths, wanted)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
+    if out.dtype != wanted:
+        raise TypeError(f"out: expected dtype {wanted}, got {out.dtype}")
+    if out.shape != lengths:
+        raise ValueError(f"out: expected shape {lengths}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writable array, got a read-only one")
+    return out
+
+
+def _draw(
+    fill: Callable[..., None],
+    shape: Shape,
+    dtype: DTypeLike,
+    rng: RNG,
+    stream: int,
+    out: Array | None,
+    *arguments: float,
+) -> Array:
+    """A new array, or `out`, filled by one of the compiled fills."""
+    array = _target(shape, dtype, out)
+    fill(np.empty(0, array.dtype), 0, stream, *arguments)  # the checks, before rng advances
+    seed = stream_seed(rng)
+    if array.flags.c_contiguous and array.flags.aligned:
+        fill(array, seed, stream, *arguments)
+        return array
+    # Elements count in C order whatever the strides. Pieces of a multiple of 64 rows begin where a
+    # fill can begin, and stay in the cache until they are copied.
+    rows = np.atleast_1d(array)
+    width = array.size // rows.shape[0]
+    step = 64 * max(1, 1024 // width)
+    for first in range(0, rows.shape[0], step):
+        piece = rows[first : first + step]
+        values = np.empty(piece.shape, array.dtype)
+        fill(values, seed, stream, *arguments, start=first * width)
+        piece[...] = values
+    return array
+
+
+def zeros(
+    shape: Shape,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """All 0. For biases; as weights they keep all units of a layer alike, which learn the same.
+
+    `rng` and `stream` are accepted and not used, as in the others that draw nothing.
+    """
+    return constant(shape, 0.0, dtype=dtype, out=out)
+
+
+def ones(
+    shape: Shape,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """All 1."""
+    return constant(shape, 1.0, dtype=dtype, out=out)
+
+
+def constant(
+    shape: Shape,
+    value: float,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """All `value`, a finite number."""
+    number = _representable(value, "value", dtype)
+    array = _target(shape, dtype, out)
+    array[...] = number
+    return array
+
+
+def eye(
+    shape: Shape,
+    gain: float = 1.0,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """`gain` on the main diagonal, 0 elsewhere: y = gain * x as far as the widths agree."""
+    _fans(shape)
+    factor = _representable(gain, "gain", dtype)
+    array = constant(shape, 0.0, dtype=dtype, out=out)
+    np.fill_diagonal(array, factor)
+    return array
+
+
+def uniform(
+    shape: Shape,
+    low: float = -0.1,
+    high: float = 0.1,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """low + u (high - low) with u uniform in [0, 1): 24 random bits for float32, 53 for float64.
+
+    It breaks the symmetry between units. Variance (high - low)^2 / 12, whatever the width of the
+    layer; the final rounding can give `high` itself.
+    """
+    return _draw(uniform_fill, shape, dtype, rng, stream, out, low, high)
+
+
+def normal(
+    shape: Shape,
+    mean: float = 0.0,
+    std: float = 0.01,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Normal distribution of that mean and standard deviation, by Box and Muller (1958).
+
+    No value lies further from the mean than sqrt(66 ln 2) = 6.764 standard deviations in float32,
+    sqrt(130 ln 2) = 9.493 in float64.
+    """
+    return _draw(normal_fill, shape, dtype, rng, stream, out, mean, std)
+
+
+def truncated_normal(
+    shape: Shape,
+    mean: float = 0.0,
+    std: float = 0.01,
+    low: float = -2.0,
+    high: float = 2.0,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """mean + std z, with z standard normal and drawn again until low <= z <= high.
+
+    low and high count in standard deviations; `std` is that of the normal distribution before it is
+    cut, 1 / 0.8796 of the result's for -2 and 2. Bounds that hold less than 1 % of the distribution
+    raise ValueError.
+    """
+    return _draw(truncated_normal_fill, shape, dtype, rng, stream, out, mean, std, low, high)
+
+
+def variance_scaling(
+    shape: Shape,
+    scale: float = 1.0,
+    mode: str = "fan_in",
+    distribution: str = "truncated_normal",
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Mean 0 and variance scale / fan: what the Xavier, He and LeCun initializers are cases of.
+
+    Parameters
+    ----------
+    scale : float
+        More than 0.
+    mode : {"fan_in", "fan_out", "fan_avg"}
+        fan is n_in, n_out, or their mean.
+    distribution : {"normal", "truncated_normal", "uniform"}
+        truncated_normal is cut at two standard deviations of the normal distribution, which is made
+        wider by 1 / 0.8796 so that the variance after the cut is the one asked for.
+    """
+    std = _scaled_std(shape, scale, mode, distribution)
+    if distribution == "uniform":
+        bound = math.sqrt(3) * std
+        return _draw(uniform_fill, shape, dtype, rng, stream, out, -bound, bound)
+    if distribution == "normal":
+        return _draw(normal_fill, shape, dtype, rng, stream, out, 0.0, std)
+    wider = std / _TRUNCATED_STD
+    return _draw(truncated_normal_fill, shape, dtype, rng, stream, out, 0.0, wider, -2.0, 2.0)
+
+
+def _scaled_std(
+    shape: Shape, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal"
+) -> float:
+    fan = _fan(shape, mode)
+    if distribution not in _DISTRIBUTIONS:
+        expected = ", ".join(_DISTRIBUTIONS)
+        raise ValueError(f"distribution: expected one of {expected}, got {distribution!r}")
+    return math.sqrt(_positive(scale, "scale") / fan)
+
+
+def _xavier_std(shape: Shape, gain: float = 1.0) -> float:
+    return _positive(gain, "gain") * math.sqrt(1 / _fan(shape, "fan_avg"))
+
+
+def _he_std(shape: Shape, negative_slope: float = 0.0, mode: str = "fan_in") -> float:
+    return calculate_gain("leaky_relu", negative_slope) / math.sqrt(_fan(shape, mode))
+
+
+def _lecun_std(shape: Shape) -> float:
+    return math.sqrt(1 / _fan(shape, "fan_in"))
+
+
+def xavier_uniform(
+    shape: Shape,
+    gain: float = 1.0,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Uniform in +-gain sqrt(6 / (n_in + n_out)), for sigmoid and tanh (Glorot and Bengio 2010)."""
+    bound = math.sqrt(3) * _xavier_std(shape, gain)
+    return _draw(uniform_fill, shape, dtype, rng, stream, out, -bound, bound)
+
+
+def xavier_normal(
+    shape: Shape,
+    gain: float = 1.0,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Normal, variance gain^2 2 / (n_in + n_out), for sigmoid and tanh (Glorot and Bengio 2010)."""
+    return _draw(normal_fill, shape, dtype, rng, stream, out, 0.0, _xavier_std(shape, gain))
+
+
+def he_uniform(
+    shape: Shape,
+    negative_slope: float = 0.0,
+    mode: str = "fan_in",
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Uniform in +-sqrt(6 / ((1 + negative_slope^2) fan): he_normal's variance (He et al. 2015)."""
+    bound = math.sqrt(3) * _he_std(shape, negative_slope, mode)
+    return _draw(uniform_fill, shape, dtype, rng, stream, out, -bound, bound)
+
+
+def he_normal(
+    shape: Shape,
+    negative_slope: float = 0.0,
+    mode: str = "fan_in",
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Normal, variance 2 / ((1 + negative_slope^2) fan), for ReLU and LeakyReLU (He et al. 2015).
+
+    fan is n_in, which keeps the variance on the way forward, or n_out for mode="fan_out", which
+    keeps that of the gradients.
+    """
+    std = _he_std(shape, negative_slope, mode)
+    return _draw(normal_fill, shape, dtype, rng, stream, out, 0.0, std)
+
+
+def lecun_uniform(
+    shape: Shape,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Uniform in +-sqrt(3 / n_in): variance 1 / n_in (LeCun et al. 1998)."""
+    bound = math.sqrt(3) * _lecun_std(shape)
+    return _draw(uniform_fill, shape, dtype, rng, stream, out, -bound, bound)
+
+
+def lecun_normal(
+    shape: Shape,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Normal, variance 1 / n_in (LeCun et al. 1998)."""
+    return _draw(normal_fill, shape, dtype, rng, stream, out, 0.0, _lecun_std(shape))
+
+
+def orthogonal(
+    shape: Shape,
+    gain: float = 1.0,
+    *,
+    dtype: DTypeLike = "float32",
+    rng: RNG = None,
+    stream: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """gain times a matrix with orthonormal rows (n_out <= n_in) or columns (Saxe et al. 2014).
+
+    The Q of a normal matrix's QR decomposition in float64, its columns signed by the diagonal of R,
+    so that it is uniformly distributed (Mezzadri 2007). The decomposition is NumPy's LAPACK: its
+    last bits may differ between NumPy builds, unlike those of the other initializers.
+    """
+    fan_in, fan_out = _fans(shape)
+    factor = _representable(gain, "gain", dtype)
+    array = _target(shape, dtype, out)
+    tall = _draw(
+        normal_fill, sorted(_fans(shape), reverse=True), "float64", rng, stream, None, 0.0, 1.0
+    )
+    q, r = np.linalg.qr(tall)
+    q *= np.where(np.diagonal(r) < 0, -factor, factor)
+    array[...] = q if fan_out >= fan_in else q.T
+    return array
+
+
+def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
+    """Factor on sqrt(1 / fan) that keeps the variance through layers with that activation.
+
+    Parameters
+    ----------
+    nonlinearity : str
+        linear or identity: 1; sigmoid: 1; tanh: 5/3; relu: sqrt(2); leaky_relu:
+        sqrt(2 / (1 + negative_slope^2)) (He et al. 2015); gelu, silu: sqrt(2), as ReLU, which they
+        approach; selu: 3/4.
+    negative_slope : float
+        Only for leaky_relu.
+
+    Raises
+    ------
+    ValueError
+        For another name, or a slope that is not finite.
+    """
+    if nonlinearity not in _GAINS:
+        raise ValueError(
+            f"nonlinearity: expected one of {', '.join(sorted(_GAINS))}, got {nonlinearity!r}"
+        )
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2) / math.hypot(1.0, as_finite(negative_slope, "negative_slope"))
+    return _GAINS[nonlinearity]
+
+
+def _uniform_std(shape: Shape, low: float = -0.1, high: float = 0.1) -> float:
+    return (high - low) / math.sqrt(12)
+
+
+def _truncated_std(
+    shape: Shape, mean: float = 0.0, std: float = 0.01, low: float = -2.0, high: float = 2.0
+) -> float:
+    def density(z: float) -> float:
+        return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    mass = (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2
+    shift = (density(low) - density(high)) / mass
+    return std * math.sqrt(1 + (low * density(low) - high * density(high)) / mass - shift * shift)
+
+
+# The initializers by name, with the standard deviation each aims at (None: it draws nothing).
+_STD: dict[str, Callable[..., float] | None] = {
+    "constant": None,
+    "eye": None,
+    "he_normal": _he_std,
+    "he_uniform": _he_std,
+    "lecun_normal": _lecun_std,
+    "lecun_uniform": _lecun_std,
+    "normal": lambda shape, mean=0.0, std=0.01: std,
+    "ones": None,
+    "orthogonal": lambda shape, gain=1.0: abs(gain) / math.sqrt(max(_fans(shape))),
+    "truncated_normal": _truncated_std,
+    "uniform": _uniform_std,
+    "variance_scaling": _scaled_std,
+    "xavier_normal": _xavier_std,
+    "xavier_uniform": _xavier_std,
+    "zeros": None,
+}
+
+
+def resolve(name: str) -> Callable[..., Array]:
+    """The initializer of that name; ValueError for another name."""
+    if not isinstance(name, str):
+        raise TypeError(f"initializer: expected a name, got {type(name).__name__}")
+    if name not in _STD:
+        raise ValueError(f"initializer: expected one of {', '.join(_STD)}, got {name!r}")
+    function: Callable[..., Array] = globals()[name]
+    return function
+
+
+def describe(initializer: str | Callable[..., Array], shape: Shape, **arguments: Any) -> str:
+    """What an initializer does to a weight of that shape: "he_normal, slope 0.01, std 0.0505".
+
+    `initializer` is a name, a function of this module or a functools.partial of one; `arguments`
+    are its keywords. Those that concern the values are named, then the standard deviation that the
+    formula gives for this shape. A function from elsewhere is told by its name alone.
+    """
+    if isinstance(initializer, functools.partial):
+        arguments = initializer.keywords | arguments
+        initializer = initializer.func
+    function = resolve(initializer) if isinstance(initializer, str) else initializer
+    name = getattr(function, "__name__", type(function).__name__)
+    if globals().get(name) is not function:
+        return str(name)
+    values = {k: v for k, v in arguments.items() if k not in ("dtype", "rng", "stream", "out")}
+    if name.startswith("he_"):
+        values = {"negative_slope": 0.0} | values
+    words = [name]
+    for key, value in values.items():
+        text = f"{value:.3g}" if isinstance(value, (int, float)) else str(value)
+        if key != "std":
+            words.append(f"{'slope' if key == 'negative_slope' else key} {text}")
+    std = _STD[name]
+    if std is not None:
+        words.append(f"std {std(shape, **values):.3g}")
+    return ", ".join(words)

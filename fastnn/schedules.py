@@ -1,0 +1,104 @@
+"""Learning rates as functions of the step, for the `lr` of an optimizer.
+
+Each is a small object that is called with the step (an int, 0 for the first; a batch is a step)
+and gives the learning rate. They can be pickled, printed and compared; any other callable will do
+as well.
+
+    steps = epochs * math.ceil(len(X) / batch_size)
+    Adam(lr=cosine(1e-3, steps, warmup=steps // 20))
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ._checks import as_float, as_int
+
+__all__ = ["constant", "cosine", "exponential", "linear", "step_decay"]
+
+
+@dataclass(frozen=True)
+class constant:
+    """lr, reached from 0 along a straight line in the first `warmup` steps."""
+
+    lr: float
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        as_float(self.lr, "lr", 0.0)
+        as_int(self.warmup, "warmup", 0)
+
+    def __call__(self, step: int) -> float:
+        return self.lr * _warm(step, self.warmup)
+
+
+@dataclass(frozen=True)
+class _Falling:
+    """From 0 to lr in the first `warmup` of `steps` steps, then down to `final` and there on."""
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        as_float(self.lr, "lr", 0.0)
+        as_float(self.final, "final", 0.0)
+        as_int(self.steps, "steps", 1)
+        if as_int(self.warmup, "warmup", 0) >= self.steps:
+            raise ValueError(f"warmup: expected fewer than steps = {self.steps}, got {self.warmup}")
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.lr * _warm(step, self.warmup)
+        done = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
+        return self.final + (self.lr - self.final) * self._left(done)
+
+    def _left(self, done: float) -> float:
+        raise NotImplementedError
+
+
+class linear(_Falling):
+    """From lr to `final` along a straight line, after `warmup` of the `steps` steps up to lr."""
+
+    def _left(self, done: float) -> float:
+        return 1.0 - done
+
+
+class cosine(_Falling):
+    """From lr to `final` along half a cosine, after `warmup` of the `steps` steps up to lr.
+
+    Source: Loshchilov & Hutter 2017, without restarts.
+    """
+
+    def _left(self, done: float) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class exponential:
+    """lr * factor^(step / every): smoothly, `factor` times as much after `every` steps."""
+
+    lr: float
+    factor: float
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        as_float(self.lr, "lr", 0.0)
+        as_float(self.factor, "factor", 0.0)
+        as_int(self.every, "every", 1)
+
+    def __call__(self, step: int) -> float:
+        return float(self.lr * self.factor ** (step / self.every))
+
+
+class step_decay(exponential):
+    """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps."""
+
+    def __call__(self, step: int) -> float:
+        return float(self.lr * self.factor ** (step // self.every))
+
+
+def _warm(step: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0

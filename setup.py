@@ -9,8 +9,10 @@ puts the current folder first on the import path, so a checkout must be importab
 `pip install .`.
 """
 
+import filecmp
 import glob
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +36,7 @@ if DEBUG:
     LINK += ["-fsanitize=address"]
     MACROS += [("FNN_DEBUG", "1")]
 else:
-    COMPILE += ["-DNDEBUG"]
+    COMPILE += ["-DNDEBUG", "-g0"]
     if sys.platform == "linux":
         LINK += ["-Wl,-s", "-Wl,-z,relro,-z,now"]
 
@@ -99,10 +101,13 @@ class BuildExtensions(build_ext):
             self.copy_extensions_to_source()
 
 
-setup(
-    cmdclass={"build_ext": BuildExtensions},
-    options={"build": {"build_base": BUILD}},
-    ext_modules=cythonize(
+def generated() -> list[Extension]:
+    """The extensions as C, whose files change only with their content.
+
+    pip builds with a Cython of its own each time, newer by its date than what was generated before,
+    and so generates all of it again; but what comes out the same need not be compiled again.
+    """
+    extensions = cythonize(
         [extension(path) for path in sorted(glob.glob("fastnn/_core/*.pyx"))],
         build_dir=f"{BUILD}/cython",
         compiler_directives={
@@ -114,5 +119,18 @@ setup(
             "embedsignature": True,
             "freethreading_compatible": True,
         },
-    ),
+    )
+    os.makedirs(f"{BUILD}/c", exist_ok=True)
+    for ext in extensions:
+        kept = os.path.join(BUILD, "c", os.path.basename(ext.sources[0]))
+        if not os.path.exists(kept) or not filecmp.cmp(ext.sources[0], kept, shallow=False):
+            shutil.copyfile(ext.sources[0], kept)
+        ext.sources[0] = kept
+    return extensions
+
+
+setup(
+    cmdclass={"build_ext": BuildExtensions},
+    options={"build": {"build_base": BUILD}},
+    ext_modules=generated(),
 )

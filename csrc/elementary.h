@@ -1,10 +1,10 @@
-/* elementary.h: exp, log, log1p, tanh, sigmoid and the normal distribution, vector to vector.
+/* elementary.h: e^x for x <= 0, log, log1p, tanh, sigmoid and the normal distribution, on vectors.
  *
  * Each is a reduction, one Horner loop and a reconstruction, without a branch, so a lane's result
  * depends on that lane alone; NaN goes through everywhere. The coefficients are own minimax fits:
  * Remez exchange at 50 digits, rounded to the dtype (float32: then improved by a search over the
- * neighbouring floats), highest power first; the error stated is the rounded polynomial's, relative to
- * the function. Errors in units of the last place (ulp) are those check/ finds and asserts. */
+ * neighbouring floats), highest power first; the error stated is the rounded polynomial's, relative
+ * to the function. Errors in units of the last place (ulp) are those check/ finds and asserts. */
 #undef NUM
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
@@ -38,7 +38,8 @@ static const REAL FN(exp_table)[] = {
 #endif
 };
 
-/* (2 atanh(s) - 2 s) / s^3 in z = s^2 on [0, 0.0297], weighted for 2 atanh(s): 2^-30.1 and 2^-59.1. */
+/* (2 atanh(s) - 2 s) / s^3 in z = s^2 on [0, 0.0297], weighted for 2 atanh(s): 2^-30.1 and 2^-59.1.
+ * */
 static const REAL FN(log_table)[] = {
 #if F32
     0x1.320614p-2f, 0x1.995d50p-2f, 0x1.55557cp-1f,
@@ -80,21 +81,15 @@ INLINE vec FN(exp_reduced)(vec x, vec low, vec *n) {
     return vfma(r * r, HORNER(FN(exp_table), r), r);
 }
 
-/* e^x for x <= 0, within 1.1 ulp; subnormal results are rounded once, those below half the least are
- * 0. The clamp is where e^x has become 0. */
+/* e^x for x <= 0, all that is needed here, within 1 ulp; subnormal results are rounded once, and
+ * the clamp is where e^x has become 0. */
 INLINE vec FN(exp_negative)(vec x) {
-    vec n, u = FN(exp_reduced)(vmax(vset1(NUM(-104.0, -746.0)), x), (vec){0}, &n);
+    vec n, u = FN(exp_reduced)(vmax(vset1(NUM(-105.0, -747.0)), x), (vec){0}, &n);
     return vscale(u + vset1(1), n);
 }
 
-/* e^x for any x: as above, and infinity from where it overflows. */
-INLINE vec FN(exp)(vec x) {
-    const vec top = vset1(NUM(89.0, 710.0));
-    return FN(exp_negative)(vsel(vgt(x, top), top, x));
-}
-
-/* log(1 + f) + n ln 2 for 1 + f in [1/sqrt 2, sqrt 2]. With s = f / (2 + f),
- * log(1 + f) = f - (h - s (h + R)), h = f^2 / 2, R = 2 atanh(s) / s - 2: f enters with its own bits. */
+/* log(1 + f) + n ln 2 for 1 + f in [1/sqrt 2, sqrt 2]. With s = f / (2 + f), log(1 + f) = f - (h -
+ * s (h + R)), h = f^2 / 2, R = 2 atanh(s) / s - 2: f enters with its own bits. */
 INLINE vec FN(log_reduced)(vec f, vec n) {
     const vec s = f / (f + vset1(2)), z = s * s, h = f * f * vset1(0.5f);
     const vec R = z * HORNER(FN(log_table), z);
@@ -107,7 +102,8 @@ INLINE vec FN(log)(vec x) {
     const UINT one = (UINT)EXPONENT_BIAS << MANTISSA_BITS;
     const UINT root_half = F32 ? 0x3f3504f3 : (UINT)0x3fe6a09e667f3bcd; /* bits of 1 / sqrt 2 */
     const vuint e = ((vuint)x + (one - root_half)) >> MANTISSA_BITS; /* exponent + bias */
-    /* e under the bits of 2^MANTISSA_BITS is that power plus e: a conversion without an instruction. */
+    /* e under the bits of 2^MANTISSA_BITS is that power plus e: a conversion without an
+     * instruction. */
     const vec power = vset1(NUM(0x1p23, 0x1p52));
     const vec n = (vec)(e | (vuint)power) - (power + vset1(EXPONENT_BIAS));
     const vec m = (vec)((vuint)x - (e << MANTISSA_BITS) + one);
@@ -121,8 +117,8 @@ INLINE vec FN(log1p)(vec t) {
     return FN(log_reduced)(f, vsel(big, vset1(1), (vec){0}));
 }
 
-/* tanh x = -m / (2 + m), m = e^(-2 |x|) - 1 without cancellation: within 2.5 ulp everywhere, exact at
- * +-0 and from where it rounds to +-1. */
+/* tanh x = -m / (2 + m), m = e^(-2 |x|) - 1 without cancellation: within 2.5 ulp everywhere, exact
+ * at +-0 and from where it rounds to +-1. */
 INLINE vec FN(tanh)(vec x) {
     vec n, u = FN(exp_reduced)(vmax(vset1(-40), vabs(x) * vset1(-2)), (vec){0}, &n);
     const vuint bits = (vuint)(n + vset1(ROUNDER)) << MANTISSA_BITS;
@@ -131,16 +127,17 @@ INLINE vec FN(tanh)(vec x) {
     return vneg_if(((vec){0} - m) / (m + vset1(2)), x);
 }
 
-/* 1 / (1 + e^-x) from e = e^-|x|, so that both tails keep their relative accuracy: 2 ulp. */
+/* 1 / (1 + e^-x) from e = e^-|x|: both tails keep their relative accuracy. Within 2.3 ulp. */
 INLINE vec FN(sigmoid)(vec x) {
     const vec e = FN(exp_negative)(-vabs(x));
     return vsel(vlt(x, (vec){0}), e, vset1(1)) / (e + vset1(1));
 }
 
 /* The normal distribution at a >= 0: its upper tail Q(a) = erfc(a / sqrt 2) / 2, returned, and its
- * density, both to be scaled by 2^n: so a caller's factor comes in before any underflow. `a` is held
- * where a times the density has become 0. Relative accuracy in the tail needs a^2 to more than a REAL: half of a's bits
- * are squared exactly, the rest comes in as `low`. Within 4 ulp. */
+ * density, both still to be scaled by 2^n, so that a caller's factor comes in before any underflow;
+ * `a` is held where a times the density has become 0. Relative accuracy in the tail needs a^2 to
+ * more digits than a REAL has: half of a's bits are squared exactly, the rest comes in as `low`. 4
+ * ulp. */
 INLINE vec FN(normal_tail)(vec *a, vec *density, vec *n) {
     const vec end = vset1(NUM(15.0, 39.0)), k = vset1(NUM(4.0, 5.5)), half = vset1(0.5f);
     const vec x = *a = vsel(vgt(*a, end), end, *a);

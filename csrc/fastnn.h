@@ -44,9 +44,9 @@ typedef enum {
 typedef enum { FNN_MSE, FNN_MAE, FNN_HUBER, FNN_BCE } fnn_loss;
 
 /* What a core can do at most: FMA (one multiply, one add) from registers; READ and WRITE; STREAM,
- * writes that pass by the cache; COPY. */
+ * writes that pass by the cache; COPY; UPDATE, a read and a write in place. */
 typedef enum {
-    FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_WRITE, FNN_LIMIT_STREAM, FNN_LIMIT_COPY
+    FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_WRITE, FNN_LIMIT_STREAM, FNN_LIMIT_COPY, FNN_LIMIT_UPDATE
 } fnn_limit;
 
 /* C = epilogue(A B + bias), C of m x n, A of m x k, B of k x n.
@@ -112,8 +112,9 @@ typedef struct fnn_kernels {
                          ptrdiff_t ldgy, void *gx, ptrdiff_t ldgx);
 
     /* Inverted dropout: element i of the stream is kept with probability 1 - rate, and kept ones are
-     * divided by it. The same call with gy for x is the backward pass: the mask is a function of the
-     * stream alone (element i is kept when its float32 uniform is >= rate). In place allowed. */
+     * multiplied by 1 / (1 - rate). The same call with gy for x is the backward pass: the mask is a
+     * function of the stream alone (element i is kept when its float32 uniform is >= rate). In place
+     * allowed. */
     void (*dropout)(const fnn_stream *s, double rate, ptrdiff_t n, const void *x, void *y);
 
     /* Losses. loss[i] (float64) = w_i * l_i for each row i, with w_i = 1 where w is NULL;
@@ -162,8 +163,8 @@ typedef struct fnn_kernels {
                              double low, double high);
     void (*bits)(const fnn_stream *s, ptrdiff_t n, uint32_t *out);
 
-    /* `rounds` times: read or write n elements at data; copy n / 2 from the first half to the second;
-     * or gemm_mr * gemm_nr multiply-adds. data is 64-byte aligned, n a multiple of 16 vectors and not
+    /* `rounds` times: read, write or update n elements at data; copy n / 2 from the first half to the
+     * second; or gemm_mr * gemm_nr multiply-adds. data is 64-byte aligned, n a multiple of 16 vectors and not
      * 0; its first vector is overwritten. */
     void (*limit)(fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, void *data);
 } fnn_kernels;

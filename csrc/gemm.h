@@ -1,39 +1,30 @@
 /* gemm.h: the matrix product of fastnn.h, in three ways that give the same bits:
  *
- *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward pass
- *               and of dW as long as W stays in the cache, and of few rows at any size.
- *   packed      the same strips, but a block of B (KC x NC) is copied to panels that lie one after
- *               another (Goto and van de Geijn 2008), transposed on the way if need be, and each strip of
- *               A to a buffer. For large products: rows a power of two apart share a few cache sets.
- *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only the
- *               two small matrices are transposed, never W.
+ *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
+ *               pass and of dW as long as W stays in the cache, and of few rows at any size.
+ *   packed      the same strips, but a block of B (kc x nc) is copied to panels that lie one after
+ *               another (Goto and van de Geijn 2008), transposed on the way if need be. For large
+ *               products: rows a power of two apart share a few cache sets.
+ *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
+ *               the two small matrices are transposed, never W.
  *
- * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it waits
- * in C, which is exact. */
+ * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
+ * waits in C, which is exact. Thresholds are measured, on 48 KiB of L1 and 1 MiB of L2. */
 #include "gemm_tile.h"
 #include "gemm_pack.h"
 
-#define NR (GEMM_NV * VL)
-#define KC ((ptrdiff_t)(4096 / sizeof(REAL))) /* depth of a packed block: with C loaded and stored once a block */
-#define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* keeps the rows of a copied strip out of one cache set */
-#define AHEAD (64 * NR)                        /* what the latency of L3 asks for */
+/* Bytes of B from which packing pays, with 128 rows and with 48; the latter is also where few rows
+ * go through W 32 of its rows at a time, which are streams that the hardware can follow. */
+#define GEMM_LARGE (3 << 20)
+#define GEMM_HUGE (6 << 20)
+/* Bytes of a packed block of B: what stays in L2, or, where many rows pay for the copy, in L3. */
+#define GEMM_BLOCK_L2 (512 << 10)
+#define GEMM_BLOCK_L3 (4 << 20)
 
-#ifndef FEW_KC
-#define FEW_KC 32
-#define FEW_FROM (6 << 20)
-#endif
-#ifndef NC_FEW
-#define NC_FEW (512 << 10)
-#define NC_MANY (4 << 20)
-#define NC_M 512
-#endif
-#ifndef WAY_P_M
-#define WAY_P_BYTES (3<<20)
-#define WAY_P_M 64
-#endif
-#ifndef COPY_PANELS
-#define COPY_PANELS 8
-#endif
+#define NR (GEMM_NV * VL)
+#define KC ((ptrdiff_t)(4096 / sizeof(REAL)))  /* deepest packed block: each loads and stores C */
+#define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* spreads a copied strip over the cache sets */
+#define AHEAD (64 * NR)                        /* prefetch distance in a packed block, for L3 */
 
 /* `parts` nearly equal parts of n: where the i-th begins. */
 INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
@@ -72,7 +63,9 @@ static void FN(finish)(const fnn_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m,
 }
 
 INLINE int FN(act_in_tile)(const fnn_gemm *g) { return !g->saved && g->act <= FNN_RELU; }
-INLINE int FN(act_after)(const fnn_gemm *g) { return !FN(act_in_tile)(g) && g->act != FNN_IDENTITY; }
+INLINE int FN(act_after)(const fnn_gemm *g) {
+    return !FN(act_in_tile)(g) && g->act != FNN_IDENTITY;
+}
 
 /* Columns [0, n) of mr rows of C, from t's b, c and start on. */
 static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows) {
@@ -97,24 +90,30 @@ static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows
 #endif
 }
 
-/* The blocks in which a product is done: kc x nc of B; packed or not. */
+/* The blocks in which a product is done: kc x nc of B, packed or not. */
 typedef struct {
     ptrdiff_t kc, nc;
-    int packed, copy_a;
+    int packed;
 } FN(blocks);
 
 static FN(blocks) FN(block_sizes)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const ptrdiff_t bytes = n * k * (ptrdiff_t)sizeof(REAL);
     FN(blocks) s = {.kc = k > 0 ? k : 1, .nc = n};
-    s.packed = b_cs != 1 || (m >= WAY_P_M && bytes >= WAY_P_BYTES);
+    s.packed = b_cs != 1 || (m >= 128 && bytes >= GEMM_LARGE) || (m >= 48 && bytes >= GEMM_HUGE);
     if (s.packed) {
+        const ptrdiff_t block = m < 512 ? GEMM_BLOCK_L2 : GEMM_BLOCK_L3;
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, KC));
-        s.nc = (m >= NC_M ? NC_MANY : NC_FEW) / (s.kc * (ptrdiff_t)sizeof(REAL)) / NR * NR;
-        s.nc = FN(least)(FN(round_up)(n, NR), s.nc > NR ? s.nc : NR);
-        s.copy_a = s.nc >= COPY_PANELS * NR;
-    } else if (bytes > FEW_FROM)
-        s.kc = FN(least)(s.kc, FEW_KC);
+        s.nc = FN(least)(FN(round_up)(n, NR), block / (s.kc * (ptrdiff_t)sizeof(REAL)) / NR * NR);
+    } else if (bytes >= GEMM_HUGE)
+        s.kc = FN(least)(s.kc, 32);
     return s;
+}
+
+/* Whether a strip of A is worth a copy: where many panels read it, and its rows lie in one cache
+ * set or its columns far apart. */
+INLINE int FN(copies_a)(const fnn_gemm *g, const FN(blocks) *s) {
+    const int spread = g->a_cs != 1 || g->a_rs * (ptrdiff_t)sizeof(REAL) % 4096 == 0;
+    return s->packed && s->nc >= 8 * NR && spread;
 }
 
 /* mr x k elements of A, by rows or (as A lies by columns) by columns: t reads the copy. */
@@ -151,6 +150,7 @@ static void FN(packed_strip)(FN(tile) *t, ptrdiff_t mr, ptrdiff_t n, int rows) {
 static void FN(by_strips)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g->m, g->n, g->k, g->b_cs);
     const int rows = g->a_cs == 1, transposed = g->b_cs != 1;
+    const int copies_a = FN(copies_a)(g, &s);
     const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
     REAL *const b_copy = g->work, *const a_copy = b_copy + s.kc * s.nc;
     for (ptrdiff_t j = 0; j < g->n; j += s.nc) {
@@ -165,7 +165,8 @@ static void FN(by_strips)(const fnn_gemm *g) {
             }
             const int last = p + k >= g->k;
             for (ptrdiff_t r = 0; r < strips; r++) {
-                const ptrdiff_t i = FN(part)(g->m, strips, r), mr = FN(part)(g->m, strips, r + 1) - i;
+                const ptrdiff_t i = FN(part)(g->m, strips, r);
+                const ptrdiff_t mr = FN(part)(g->m, strips, r + 1) - i;
                 FN(tile) t = {.k = k, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b,
                               .ldb = s.packed ? NR : g->b_rs, .ldc = g->ldc,
                               .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY,
@@ -174,7 +175,7 @@ static void FN(by_strips)(const fnn_gemm *g) {
                 t.c = (REAL *)g->c + i * g->ldc + j;
                 t.start = p ? t.c : g->bias ? (const REAL *)g->bias + j : FN(zeros);
                 t.start_ld = p ? g->ldc : 0;
-                if (s.copy_a && (!rows || g->a_rs * (ptrdiff_t)sizeof(REAL) % 4096 == 0)) FN(copy_a)(&t, mr, rows, a_copy);
+                if (copies_a) FN(copy_a)(&t, mr, rows, a_copy);
                 if (s.packed)
                     FN(packed_strip)(&t, mr, n, rows);
                 else
@@ -200,9 +201,11 @@ static void FN(transposed)(const fnn_gemm *g) {
             for (ptrdiff_t q = 0; q < n * ld; q++) c[q] = ((const REAL *)g->bias)[j + q / ld];
         for (ptrdiff_t r = 0; r < strips; r++) {
             const ptrdiff_t begin = FN(part)(n, strips, r);
-            FN(tile) t = {.k = g->k, .a = (const REAL *)g->b + (j + begin) * g->b_cs, .a_rs = g->b_cs,
-                          .a_cs = 1, .b = a, .ldb = ld, .c = c + begin * ld, .ldc = ld,
-                          .act = FN(act_in_tile)(g) ? g->act : FNN_IDENTITY, .slope = (REAL)g->slope};
+            FN(tile) t = {.k = g->k, .a_rs = g->b_cs, .a_cs = 1, .b = a, .ldb = ld, .ldc = ld,
+                          .act = FN(act_in_tile)(g) ? g->act : FNN_IDENTITY,
+                          .slope = (REAL)g->slope};
+            t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
+            t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);
             t.start_ld = g->bias ? ld : 0;
             FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1);
@@ -212,20 +215,13 @@ static void FN(transposed)(const fnn_gemm *g) {
     }
 }
 
-/* The packed way costs as much as VL / 2 + 1 more rows, for W's transposition; the transposed one an eighth
- * and what its last vector of rows leaves empty (measured). */
+/* The packed way costs as much as VL / 2 + 1 more rows, for W's transposition; the transposed one
+ * an eighth more, and what its last vector of rows leaves empty. */
 INLINE int FN(better_transposed)(const fnn_gemm *g) {
     return g->b_cs != 1 && g->a_cs == 1 && 9 * FN(round_up)(g->m, VL) <= 8 * (g->m + VL / 2 + 1);
 }
 
-static void FN(gemm)(const fnn_gemm *g) {
-    if (g->m <= 0 || g->n <= 0) return;
-    if (FN(better_transposed)(g))
-        FN(transposed)(g);
-    else
-        FN(by_strips)(g);
-}
-
+/* Never less for a larger m or n, so one answer serves all batches up to the largest. */
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const FN(blocks) s = FN(block_sizes)(m, n, k, b_cs);
     if (!s.packed) return 0;
@@ -233,6 +229,16 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
     return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);
+}
+
+static void FN(gemm)(const fnn_gemm *g) {
+    if (g->m <= 0 || g->n <= 0) return;
+    assert((g->a_rs == 1 || g->a_cs == 1) && (g->b_rs == 1 || g->b_cs == 1));
+    assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
+    if (FN(better_transposed)(g))
+        FN(transposed)(g);
+    else
+        FN(by_strips)(g);
 }
 
 /* Up to eight vectors of sums stay in registers while the rows stream by. */

@@ -1,7 +1,8 @@
 /* gemm_pack.h: copies of matrix blocks for gemm.h, in the layouts that the tiles like best. */
 
-/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n: squares of VL x VL in registers. Each of log2 VL
- * rounds of zips is a perfect shuffle of the rows, and together they exchange row and column numbers. */
+/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n: squares of VL x VL in registers. A round of
+ * zips moves the top bit of the row number to the bottom of the column number; log2 VL rounds
+ * exchange the two. */
 static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
                           ptrdiff_t ldd) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
@@ -49,8 +50,8 @@ static void FN(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
     }
 }
 
-/* B (k x n) as panels of `width` columns, one after another, each k x width: dst of k * n rounded up to
- * panels. `ld` is the stride between B's rows, or between its columns if `transposed`. */
+/* B (k x n) as panels of `width` columns, each k x width, one after another. `ld` is the stride
+ * between B's rows, or between its columns if `transposed`. */
 static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const REAL *b, ptrdiff_t ld,
                        int transposed, REAL *dst) {
     for (ptrdiff_t j = 0; j < n; j += width, dst += k * width) {

@@ -1,10 +1,11 @@
 /* gemm_tile.h: the register tiles of the matrix product, mr rows by nv vectors of C, k innermost.
  *
- * One body, always inlined with constant mr and nv, gives a function per shape. Two flavours differ in
- * which stride of A is 1: "rows" (a row of A is contiguous) and "cols" (a column is, or A is packed so).
- * With 32 registers the shapes of "rows" are 1x1..16, 2x1..8, 3..6x1..4 and 7..14x1..2; with 16 registers
- * 1x1..8, 2x1..4, 3..4x1..3 and 5..6x1..2. Few rows get more vectors, so that at least eight sums are under
- * way at once (two units, four cycles each) and W streams through in long stretches. */
+ * One body, always inlined with constant mr and nv, gives a function per shape. Two flavours differ
+ * in which stride of A is 1: "rows" (a row of A is contiguous) and "cols" (a column is, or A was
+ * copied so). With 32 registers the shapes of "rows" are 1x1..16, 2x1..8, 3..6x1..4, 7..14x1..2;
+ * with 16 registers 1x1..8, 2x1..4, 3..4x1..3, 5..6x1..2. Few rows get more vectors: eight sums
+ * must be under way at once (two units, four cycles each), and W then streams through in long
+ * stretches. "cols" has one or two vectors: it serves dW, whose rows are many. */
 
 typedef struct {
     ptrdiff_t k;
@@ -12,8 +13,8 @@ typedef struct {
     ptrdiff_t a_rs, a_cs;
     const REAL *b;
     ptrdiff_t ldb;
-    ptrdiff_t ahead;   /* how many elements ahead to prefetch of B: its panels lie one after another */
-    const REAL *start; /* what the sums start from: the bias or zeros (ld 0), or partial sums in C */
+    ptrdiff_t ahead;   /* prefetch distance in B, in elements */
+    const REAL *start; /* the sums start from the bias or zeros (ld 0), or partial sums in C */
     ptrdiff_t start_ld;
     REAL *c;
     ptrdiff_t ldc;
@@ -30,26 +31,27 @@ typedef struct {
 #define GEMM_PAIR(X, mr) X(mr, 1) X(mr, 2)
 #define GEMM_QUAD(X, mr) GEMM_PAIR(X, mr) X(mr, 3) X(mr, 4)
 #define GEMM_OCTET(X, mr) GEMM_QUAD(X, mr) X(mr, 5) X(mr, 6) X(mr, 7) X(mr, 8)
-#define GEMM_PAIRS_6(X)                                                                             \
+#define GEMM_PAIRS_6(X)                                                                        \
     GEMM_PAIR(X, 1) GEMM_PAIR(X, 2) GEMM_PAIR(X, 3) GEMM_PAIR(X, 4) GEMM_PAIR(X, 5) GEMM_PAIR(X, 6)
 #if GEMM_MR > 6
-#define GEMM_PAIRS_7_12(X)                                                                          \
-    GEMM_PAIR(X, 7) GEMM_PAIR(X, 8) GEMM_PAIR(X, 9) GEMM_PAIR(X, 10) GEMM_PAIR(X, 11) GEMM_PAIR(X, 12)
+#define GEMM_PAIRS_7_12(X)                                                                     \
+    GEMM_PAIR(X, 7) GEMM_PAIR(X, 8) GEMM_PAIR(X, 9) GEMM_PAIR(X, 10) GEMM_PAIR(X, 11)         \
+    GEMM_PAIR(X, 12)
 #if GEMM_MR == 14
 #define GEMM_PAIRS_7(X) GEMM_PAIRS_7_12(X) GEMM_PAIR(X, 13) GEMM_PAIR(X, 14)
 #else
 #define GEMM_PAIRS_7(X) GEMM_PAIRS_7_12(X)
 #endif
 #define GEMM_NARROW(X) GEMM_PAIRS_6(X) GEMM_PAIRS_7(X)
-#define GEMM_SHAPES(X)                                                                              \
-    GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)         \
+#define GEMM_SHAPES(X)                                                                         \
+    GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)    \
     GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X)
 #define GEMM_NV_MAX 16
 #define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : 2)
 #else
 #define GEMM_NARROW(X) GEMM_PAIRS_6(X)
-#define GEMM_SHAPES(X)                                                                              \
-    GEMM_OCTET(X, 1) GEMM_QUAD(X, 2) GEMM_PAIR(X, 3) X(3, 3) GEMM_PAIR(X, 4) X(4, 3)                \
+#define GEMM_SHAPES(X)                                                                         \
+    GEMM_OCTET(X, 1) GEMM_QUAD(X, 2) GEMM_PAIR(X, 3) X(3, 3) GEMM_PAIR(X, 4) X(4, 3)           \
     GEMM_PAIR(X, 5) GEMM_PAIR(X, 6)
 #define GEMM_NV_MAX 8
 #define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 8 : (mr) == 2 ? 4 : (mr) <= 4 ? 3 : 2)
@@ -66,8 +68,8 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
                           const int masked) {
-    const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs, ldb = t->ldb, ldc = t->ldc,
-                    ahead = t->ahead, start_ld = t->start_ld;
+    const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs;
+    const ptrdiff_t ldb = t->ldb, ldc = t->ldc, ahead = t->ahead, start_ld = t->start_ld;
     const REAL *a = t->a, *b = t->b, *const start = t->start;
     REAL *const c = t->c;
     const vtail tail = t->tail;
@@ -111,15 +113,14 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
 }
 
-/* Columns come in two widths only: they serve dW, whose rows are many. */
 #define GEMM_WIDEST_COLS 2
-#define TILE_ROWS(mr, nv)                                                                           \
-    static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                           \
-        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE);                                              \
+#define TILE_ROWS(mr, nv)                                                                      \
+    static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                      \
+        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE);                                         \
     }
-#define TILE_COLS(mr, nv)                                                                           \
-    static void FN(cols_##mr##x##nv)(const FN(tile) *t) {                                           \
-        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE);                                              \
+#define TILE_COLS(mr, nv)                                                                      \
+    static void FN(cols_##mr##x##nv)(const FN(tile) *t) {                                      \
+        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE);                                         \
     }
 GEMM_SHAPES(TILE_ROWS)
 GEMM_NARROW(TILE_COLS)
@@ -134,18 +135,18 @@ static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_WIDEST_COLS] = {GEMM
 #undef TILE_ROWS
 #undef TILE_COLS
 
-/* The columns that do not fill a vector, where masks are not free: one vector wide, masked, four rows. */
+/* The columns that do not fill a vector, where masks are not free: four rows at a time. */
 #if !GEMM_MASKED_FREE
 static void FN(tile_masked)(const FN(tile) *t, ptrdiff_t mr, int rows) {
     const ptrdiff_t a_step = rows ? t->a_rs : 1;
     FN(tile) part = *t;
     for (; mr > 0; mr -= 4) {
-#define CASE(n)                                                                                     \
-    case n:                                                                                         \
-        if (rows)                                                                                   \
-            FN(tile_body)(&part, n, 1, 1, 1);                                                       \
-        else                                                                                        \
-            FN(tile_body)(&part, n, 1, 0, 1);                                                       \
+#define CASE(n)                                                                                \
+    case n:                                                                                    \
+        if (rows)                                                                              \
+            FN(tile_body)(&part, n, 1, 1, 1);                                                  \
+        else                                                                                   \
+            FN(tile_body)(&part, n, 1, 0, 1);                                                  \
         break;
         switch (mr) {
             CASE(1) CASE(2) CASE(3)

@@ -1,5 +1,5 @@
-/* losses.h: losses on raw outputs, row by row, with the gradient in the same pass. A row's loss is a
- * float64; what is summed over a row is summed as rows.h says. */
+/* losses.h: losses on raw outputs, row by row, with the gradient in the same pass. A row's loss is
+ * a float64; what is summed over a row is summed as rows.h says. */
 
 /* The logarithms of VL rows are taken at once; until then loss[i] holds max z_i - z_i,label. */
 static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz,
@@ -15,6 +15,7 @@ static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t
             const REAL *zi = (const REAL *)z + i * ldz;
             REAL *gi = grad ? (REAL *)grad + i * ldg : NULL;
             const ptrdiff_t label = labels[i];
+            assert(label >= 0 && label < n);
             const vec top = FN(row_top)(n, zi);
             const REAL factor = (REAL)(weights ? scale * weights[i] : scale);
             loss[i] = (double)top[0] - zi[label];
@@ -55,7 +56,7 @@ INLINE vec FN(loss_vec)(fnn_loss kind, vec delta, vec z, vec t, vec *slope) {
         *slope = vsel(far, vneg_if(delta, d), d);
         return vsel(far, delta * (a - delta * half), d * d * half);
     default: { /* BCE */
-        const vec e = FN(exp_negative)(-vabs(z)); /* sigmoid is e or 1 over 1 + e, as in elementary.h */
+        const vec e = FN(exp_negative)(-vabs(z)); /* serves the sigmoid, too */
         *slope = vsel(vlt(z, zero), e, one) / (e + one) - t;
         return vfma(-z, t, vsel(vlt(z, zero), zero, z)) + FN(log1p)(e);
     }
@@ -80,15 +81,17 @@ INLINE void FN(loss_rows)(fnn_loss kind, double delta, ptrdiff_t m, ptrdiff_t n,
     }
 }
 
-static void FN(elementwise_loss)(fnn_loss kind, double delta, ptrdiff_t m, ptrdiff_t n, const void *z,
-                                 ptrdiff_t ldz, const void *t, ptrdiff_t ldt, const void *w,
-                                 double scale, void *grad, ptrdiff_t ldg, double *loss) {
+static void FN(elementwise_loss)(fnn_loss kind, double delta, ptrdiff_t m, ptrdiff_t n,
+                                 const void *z, ptrdiff_t ldz, const void *t, ptrdiff_t ldt,
+                                 const void *w, double scale, void *grad, ptrdiff_t ldg,
+                                 double *loss) {
+#define LOSS_ROWS(KIND) \
+    FN(loss_rows)(KIND, delta, m, n, z, ldz, t, ldt, w, scale, grad, ldg, loss)
     switch (kind) {
-    case FNN_MSE: FN(loss_rows)(FNN_MSE, delta, m, n, z, ldz, t, ldt, w, scale, grad, ldg, loss); break;
-    case FNN_MAE: FN(loss_rows)(FNN_MAE, delta, m, n, z, ldz, t, ldt, w, scale, grad, ldg, loss); break;
-    case FNN_HUBER:
-        FN(loss_rows)(FNN_HUBER, delta, m, n, z, ldz, t, ldt, w, scale, grad, ldg, loss);
-        break;
-    default: FN(loss_rows)(FNN_BCE, delta, m, n, z, ldz, t, ldt, w, scale, grad, ldg, loss);
+    case FNN_MSE: LOSS_ROWS(FNN_MSE); break;
+    case FNN_MAE: LOSS_ROWS(FNN_MAE); break;
+    case FNN_HUBER: LOSS_ROWS(FNN_HUBER); break;
+    default: LOSS_ROWS(FNN_BCE);
     }
+#undef LOSS_ROWS
 }

@@ -1,7 +1,7 @@
 /* optimizers.h: one update of n parameters w from their gradients g, elementwise, in one pass over
- * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in float64
- * before the loop, and each step function serves whole vectors (`left` the constant VL) and the last,
- * masked one. A weight decay of 0 costs a fused multiply-add that memory hides. */
+ * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in
+ * float64 before the loop, and each step function serves whole vectors (`left` the constant VL) and
+ * the last, masked one. A weight decay of 0 costs a fused multiply-add that memory hides. */
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
@@ -99,8 +99,8 @@ INLINE void FN(rmsprop_loop)(int momentum, const FN(rmsprop_constants) *c, ptrdi
     if (i < n) FN(rmsprop_step)(momentum, c, n - i, w + i, g + i, s + i, v + i);
 }
 
-static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, double lr, double alpha,
-                        double eps, double momentum, double weight_decay) {
+static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, double lr,
+                        double alpha, double eps, double momentum, double weight_decay) {
     const FN(rmsprop_constants) c = {
         .lr = vset1((REAL)lr),
         .alpha = vset1((REAL)alpha),

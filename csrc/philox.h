@@ -7,8 +7,8 @@
 #ifndef FNN_PHILOX_H
 #define FNN_PHILOX_H
 
-/* A block: the groups of counters that go through the rounds together, PHILOX_CHAINS vectors of them.
- * Measured: three groups fill the 32 wide registers of AVX-512, one does elsewhere. */
+/* A block: the groups of counters that go through the rounds together, PHILOX_CHAINS vectors of
+ * them. As measured: three groups, which fill the 32 registers of AVX-512, and one elsewhere. */
 enum {
     PHILOX_ROUNDS = 10,
     PHILOX_MAX_ATTEMPTS = 1 << 16,
@@ -43,10 +43,10 @@ INLINE philox philox_attempt(philox p, int attempt) {
     return p;
 }
 
-/* The words of `chains` vectors of counters, interleaved round by round: one chain alone would wait for
- * its multiplications. One 64-bit lane per counter, upper halves undefined. Chain i holds the counters
- * from first + i * lanes on; or, paired, chains 2 i and 2 i + 1 hold the even and the odd ones of
- * twice as many. Counters of one chain share their upper word: they lie in one group. */
+/* The words of `chains` vectors of counters, interleaved round by round: one chain alone would wait
+ * for its multiplications. One 64-bit lane per counter, upper halves undefined. Chain i holds the
+ * counters from first + i * lanes on; or, paired, chains 2 i and 2 i + 1 hold the even and the odd
+ * ones of twice as many. Counters of one chain share their upper word: they lie in one group. */
 INLINE void philox_words(const philox *p, int chains, int paired, uint64_t first, vu64 c[][4]) {
     vu64 lanes;
     memcpy(&lanes, philox_lanes, sizeof lanes);
@@ -79,7 +79,9 @@ INLINE void philox_words32(const philox *p, int n, uint64_t first, vu32 w[][4]) 
 
 /* Where counter c of a block has its word (or pair of words) 0 in groups of that many elements; the
  * next ones follow FNN_RNG_GROUP further on. */
-INLINE ptrdiff_t philox_place(int c, int group) { return c / FNN_RNG_GROUP * group + c % FNN_RNG_GROUP; }
+INLINE ptrdiff_t philox_place(int c, int group) {
+    return c / FNN_RNG_GROUP * group + c % FNN_RNG_GROUP;
+}
 
 /* The words of a block of counters, in the order of fastnn.h. */
 INLINE void philox_block(const philox *p, uint64_t first, uint32_t *out) {

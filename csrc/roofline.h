@@ -28,6 +28,9 @@ INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, 
         case FNN_LIMIT_COPY:
             LIMIT_LOOP(middle) vstore(p + middle + i + j * VL, vload(p + i + j * VL));
             break;
+        case FNN_LIMIT_UPDATE:
+            LIMIT_LOOP(n) vstore(p + i + j * VL, vload(p + i + j * VL) + v);
+            break;
         }
     }
     UNROLL for (int i = 1; i < GEMM_MR * GEMM_NV; i++) sum[0] += sum[i];
@@ -41,6 +44,7 @@ static void FN(limit)(fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, void *data)
     case FNN_LIMIT_WRITE: FN(limit_loop)(FNN_LIMIT_WRITE, rounds, n, data); break;
     case FNN_LIMIT_STREAM: FN(limit_loop)(FNN_LIMIT_STREAM, rounds, n, data); break;
     case FNN_LIMIT_COPY: FN(limit_loop)(FNN_LIMIT_COPY, rounds, n, data); break;
+    case FNN_LIMIT_UPDATE: FN(limit_loop)(FNN_LIMIT_UPDATE, rounds, n, data); break;
     }
 }
 #undef LIMIT_LOOP

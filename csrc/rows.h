@@ -1,6 +1,7 @@
-/* rows.h: kernels that see a whole row: softmax and its gradient, argmax, and the gathering of rows.
- * A row is read in vectors from its start, the last one masked, and what is summed over it is summed
- * lane by lane in that order and folded at the end: the bits depend on the row and its length alone. */
+/* rows.h: kernels that see a whole row: softmax and its gradient, argmax, and the gathering of
+ * rows. A row is read in vectors from its start, the last one masked, and what is summed over it is
+ * summed lane by lane in that order and folded at the end: the bits depend on the row and its
+ * length alone. */
 
 /* The next vector of a row of which n elements are left; lanes beyond them hold `fill`. */
 INLINE vec FN(row_load)(const REAL *x, ptrdiff_t n, vec fill) {
@@ -38,12 +39,13 @@ INLINE vec FN(row_exp)(ptrdiff_t n, const REAL *x, vec top, REAL *y) {
 
 static void FN(softmax)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *y,
                         ptrdiff_t ldy) {
+    const vec lowest = vset1(-(REAL)__builtin_inf());
     for (ptrdiff_t i = 0; i < m; i++) {
         const REAL *xi = (const REAL *)x + i * ldx;
         REAL *yi = (REAL *)y + i * ldy;
         const vec top = FN(row_top)(n, xi);
         if (n <= VL) { /* the row stays in a register */
-            const vec e = FN(exp_negative)(FN(row_load)(xi, n, vset1(-(REAL)__builtin_inf())) - top);
+            const vec e = FN(exp_negative)(FN(row_load)(xi, n, lowest) - top);
             FN(row_store)(yi, n, e * (vset1(1) / vsum(e)));
             continue;
         }
@@ -70,9 +72,11 @@ static void FN(softmax_grad)(ptrdiff_t m, ptrdiff_t n, const void *y, ptrdiff_t 
     }
 }
 
-/* The first vector that holds the largest element, or a NaN if the row has one, then its first lane. */
+/* The first vector that holds the largest element, or a NaN if the row has one, then its first
+ * lane. */
 static void FN(argmax)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz, int64_t *out) {
     const vec lowest = vset1(-(REAL)__builtin_inf()), one = vset1(1);
+    assert(m == 0 || n > 0);
     for (ptrdiff_t i = 0; i < m; i++) {
         const REAL *zi = (const REAL *)z + i * ldz;
         vec top = lowest, ordered = one; /* ordered: 1 where no NaN was seen */

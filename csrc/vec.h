@@ -14,11 +14,12 @@
  *   vsel(m, a, b)         m ? a : b               vmax(a, b)  a > b ? a : b
  *   vabs, vneg_if(v, s)   clear the sign; flip v's sign where s has one
  *   vzip_lo, vzip_hi      a0 b0 a1 b1 ... of the lower or the upper halves
- *   vscale(a, n)          a 2^n, rounded once, for whole n of at most twice the exponent's range
+ *   vscale(a, n)          a 2^n, rounded once; |a| < 2, n whole, at most twice the exponent's range
  *   vsum(v), vtop(v)      the sum, the largest of all lanes, in every lane, always in the same pairs
  *   viota()               0, 1, 2, ...            vfirst(n)  mask of the first n lanes
  *   vwiden(&sum, v)       adds the lanes of v to the float64 lanes of sum, in a fixed order
  * Names end in _f32 or _f64; names.h gives the short ones to the dtype that is being compiled. */
+#include <assert.h>
 #include <string.h>
 
 typedef float vf32 __attribute__((vector_size(VEC_BYTES)));
@@ -86,13 +87,15 @@ INLINE vf32 vmax_f32(vf32 a, vf32 b) { return vsel_f32(vgt_f32(a, b), a, b); }
 INLINE vf64 vmax_f64(vf64 a, vf64 b) { return vsel_f64(vgt_f64(a, b), a, b); }
 #endif
 
-/* Two factors of about 2^(n/2), so that neither over- or underflows where the result does not. */
+/* Two factors of about 2^(n/2), so that neither over- or underflows where the result does not. Below
+ * the subnormals one of them is 0: CPUs may take a hundred cycles over an underflow. */
 #ifndef HAVE_SCALE
 #define VEC_SCALE(V, U, S, MAGIC, BITS, BIAS)                                                  \
     INLINE V vscale_##S(V a, V n) {                                                            \
         const U k = (U)(n + vset1_##S(MAGIC + 2 * BIAS)) - (U)vset1_##S(MAGIC);                \
         const U half = k >> 1;                                                                 \
-        return a * (V)(half << BITS) * (V)((k - half) << BITS);                                \
+        const V zero = {0}, rest = (V)((k - half) << BITS);                                    \
+        return a * (V)(half << BITS) * vsel_##S(vlt_##S(n, vset1_##S(-BIAS - BITS)), zero, rest); \
     }
 VEC_SCALE(vf32, vu32, f32, 0x1.8p23f, 23, 127)
 VEC_SCALE(vf64, vu64, f64, 0x1.8p52, 52, 1023)
@@ -142,8 +145,7 @@ INLINE void vwiden_f32(vf64 *sum, vf32 v) {
     typedef float half __attribute__((vector_size(VEC_BYTES / 2)));
     half h[2];
     memcpy(h, &v, sizeof h);
-    *sum += __builtin_convertvector(h[0], vf64);
-    *sum += __builtin_convertvector(h[1], vf64);
+    *sum += __builtin_convertvector(h[0], vf64) + __builtin_convertvector(h[1], vf64);
 }
 
 #ifndef HAVE_TAIL
@@ -153,11 +155,11 @@ typedef int vtail_f64;
     INLINE int vtail_make_##S(ptrdiff_t n) { return (int)n; }                                  \
     INLINE V vload_t_##S(const T *p, int n) {                                                  \
         V v = {0};                                                                             \
-        for (int i = 0; i < n; i++) v[i] = p[i];                                               \
+        UNROLL for (int i = 0; i < LANES_##S; i++) if (i < n) v[i] = p[i];                     \
         return v;                                                                              \
     }                                                                                          \
     INLINE void vstore_t_##S(T *p, V v, int n) {                                               \
-        for (int i = 0; i < n; i++) p[i] = v[i];                                               \
+        UNROLL for (int i = 0; i < LANES_##S; i++) if (i < n) p[i] = v[i];                     \
     }
 VEC_TAIL(float, vf32, f32)
 VEC_TAIL(double, vf64, f64)

@@ -1,11 +1,15 @@
 """fastnn: fully-connected neural networks on the CPU.
 
 >>> import fastnn
->>> model = fastnn.Sequential(
-...     fastnn.Linear(64, 32), fastnn.LeakyReLU(0.01), fastnn.Linear(32, 10), rng=0
-... )
 >>> X, y = fastnn.data.load_digits()
->>> history = model.fit(X, y, loss="cross_entropy", optimizer="adam", epochs=3, rng=0)
+>>> model = fastnn.Sequential(
+...     fastnn.Linear(64, 32),
+...     fastnn.LeakyReLU(0.01),
+...     fastnn.Linear(32, 10),
+...     rng=0,
+...     uint8_scale=1 / 16,
+... )
+>>> history = model.fit(X, y, loss="cross_entropy", optimizer="adam", rng=0)
 >>> model.predict(X).shape
 (1797, 10)
 """
@@ -16,9 +20,7 @@ from ._core.pointwise import leaky_relu, leaky_relu_derivative
 from ._version import version as __version__
 from .callbacks import EarlyStopping, History, StopTraining
 from .config import get_num_threads, set_num_threads, show_config, threads
-
 from .files import load
-
 from .layers import (
     GELU,
     Dropout,

@@ -38,14 +38,14 @@ class Initialization:
 
     def __init__(
         self,
-        value: str | Callable[..., ArrayLike] | ArrayLike,
+        value: str | Callable[..., Array] | ArrayLike,
         argument: str,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
     ) -> None:
         self.argument, self.shape, self.dtype = argument, shape, dtype
         self.values: Array | None = None
-        self.function: Callable[..., ArrayLike] | None = None
+        self.function: Callable[..., Array] | None = None
         if isinstance(value, str):
             if value not in NAMES:
                 raise ValueError(f"{argument}: expected one of {', '.join(NAMES)}, got {value!r}")

@@ -29,10 +29,10 @@ class StopTraining(Exception):
 class History(dict[str, list[float]]):
     """What `fit` recorded: a list with one number an epoch under each name, also as attributes.
 
-    "loss", "seconds" and "lr" (that of the epoch's last step) always; "accuracy" with
-    cross-entropy; "val_loss" and "val_accuracy" with validation data. The training loss is the
-    mean over the epoch, while the parameters changed, and with dropout; the validation loss is
-    that after the epoch.
+    "loss", "seconds" (validation included) and "lr" (that of the epoch's last step) always;
+    "accuracy" with cross-entropy; "val_loss" and "val_accuracy" with validation data. The
+    training loss is the mean over the epoch, while the parameters changed, and with dropout; the
+    validation loss is that after the epoch.
 
     best_epoch : with early stopping the epoch, 0 for the first, whose parameters were best, else
     None.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._checks import as_bool, as_int
 from .callbacks import History
 from .files import load_tensors, save_tensors
 
@@ -76,7 +77,9 @@ def read(path: Path, run: Run, any_seed: bool) -> None:
     tensors, metadata = load_tensors(path)
     try:
         _restore(run, tensors, _parsed(metadata), any_seed)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"checkpoint: {os.fspath(path)}: {error} is missing") from None
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint: {os.fspath(path)}: {error}") from None
 
 
@@ -100,20 +103,15 @@ def _restore(
                 f"{name}: expected {value!r} as in this call, got {content['run'][name]!r}"
             )
     state = content["state"]
-    seed, stopped = int(state["seed"]), bool(state["stopped"])
+    seed, stopped = as_int(state["seed"], "seed", 0), as_bool(state["stopped"], "stopped")
+    if seed >= 2**64:
+        raise ValueError(f"seed: expected 64 bits, got {seed}")
     if seed != run.seed and not any_seed:
         raise ValueError("rng: expected the seed that the run began with, got another one")
     history = History({str(k): [float(v) for v in vs] for k, vs in state["history"].items()})
-    best, best_epoch = None, None
-    if run.stopper is not None:
-        best, best_epoch = float(state["best"]), state["best_epoch"]
-        parameters = tensors.pop(_BEST, None)
-        expected = run.model._parameters
-        if parameters is not None and (parameters.shape, parameters.dtype) != (
-            expected.shape,
-            expected.dtype,
-        ):
-            raise ValueError(f"{_BEST}: expected shape {expected.shape}, got {parameters.shape}")
+    if len({len(values) for values in history.values()}) != 1:
+        raise ValueError("history: expected lists of one length, got several")
+    best = _best(run, tensors, state) if run.stopper is not None else None
     optimizer = {"t": state["t"]}
     for name in run.optimizer.state_names():
         optimizer[name] = tensors.pop(_OPTIMIZER + name)
@@ -121,8 +119,24 @@ def _restore(
     run.optimizer.load_state_dict(optimizer)
     run.model._assign(values)
     run.seed, run.stopped, run.history = seed, stopped, history
-    if run.stopper is not None:
-        assert best is not None
-        run.stopper.best, run.stopper.best_epoch = best, best_epoch
-        run.stopper.parameters = parameters
-        run.history.best_epoch = best_epoch
+    if run.stopper is not None and best is not None:
+        run.stopper.best, run.stopper.best_epoch, run.stopper.parameters = best
+        history.best_epoch = run.stopper.best_epoch
+
+
+def _best(
+    run: Run, tensors: dict[str, np.ndarray], state: dict[str, Any]
+) -> tuple[float, int | None, np.ndarray | None]:
+    """What early stopping knows of the best epoch; takes its tensor away."""
+    epoch = state["best_epoch"]
+    if epoch is not None:
+        as_int(epoch, "best_epoch", 0)
+    parameters, expected = tensors.pop(_BEST, None), run.model._parameters
+    if parameters is not None and (
+        parameters.shape != expected.shape or parameters.dtype != expected.dtype
+    ):
+        raise ValueError(
+            f"{_BEST}: expected {expected.dtype} of shape {expected.shape}, "
+            f"got {parameters.dtype} of shape {parameters.shape}"
+        )
+    return float(state["best"]), epoch, parameters

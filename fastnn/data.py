@@ -6,7 +6,8 @@ are; the scale to about [0, 1] is the model's `uint8_scale`.
 
 import math
 import os
-from typing import IO, NamedTuple
+from io import BufferedIOBase
+from typing import NamedTuple
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def _read_idx(path: str, dimensions: int) -> np.ndarray:
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _read(file: IO[bytes], size: int) -> bytearray:
+def _read(file: BufferedIOBase, size: int) -> bytearray:
     """Up to `size` bytes, in pieces: a header that claims too much must not allocate it."""
     data = bytearray()
     while piece := file.read(min(size - len(data), _CHUNK)):

@@ -150,10 +150,10 @@ def _model(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> "Sequent
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for i, layer in enumerate(layers):
         if isinstance(layer, Linear):
-            shape = layer.out_features, layer.in_features
-            expected[f"{i}.weight"] = shape, layer.dtype
+            n_out, n_in = layer.out_features, layer.in_features
+            expected[f"{i}.weight"] = (n_out, n_in), layer.dtype
             if layer.has_bias:
-                expected[f"{i}.bias"] = shape[:1], layer.dtype
+                expected[f"{i}.bias"] = (n_out,), layer.dtype
     for name, (shape, dtype) in expected.items():
         if name not in tensors:
             raise ValueError(f"{name}: expected a tensor of shape {shape}, found none")
@@ -331,7 +331,7 @@ def _read_parts(path: str) -> tuple[dict[str, Any], np.ndarray]:
             )
         text = file.read(length)
         data = np.empty(size - 8 - length, np.uint8)
-        if len(text) != length or file.readinto(data) != len(data):
+        if len(text) != length or file.readinto(data.data) != len(data):
             raise ValueError("the file became shorter while it was read")
     if text[:1] != b"{":
         raise ValueError("not a safetensors file: its header does not begin with '{'")

@@ -531,7 +531,7 @@ def resolve(name: str) -> Callable[..., Array]:
     return function
 
 
-def describe(initializer: str | Callable[..., Array], shape: Shape, **arguments: Any) -> str:
+def describe(initializer: str | Callable[..., Any], shape: Shape, **arguments: Any) -> str:
     """What an initializer does to a weight of that shape: "he_normal, slope 0.01, std 0.0505".
 
     `initializer` is a name, a function of this module or a functools.partial of one; `arguments`

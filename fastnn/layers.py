@@ -121,9 +121,11 @@ class Linear(Layer):
     ValueError, TypeError
         If a size is below 1, an initializer is unknown or gives another shape, or dtype is another.
 
-    Notes ----- Parameters are drawn when first needed: when the layer enters a model, or alone at
-    its first use. A layer that enters a model keeps values drawn or set before, at a new place:
-    views taken before no longer show them.
+    Notes
+    -----
+    Parameters are drawn when first needed: when the layer enters a model, or alone at its first
+    use. A layer that enters a model keeps values drawn or set before, at a new place: views taken
+    before no longer show them.
 
     Sources: Glorot & Bengio 2010 (Xavier); He et al. 2015.
     """
@@ -134,8 +136,8 @@ class Linear(Layer):
         out_features: int,
         bias: bool = True,
         *,
-        weight_init: str | Callable[..., ArrayLike] | ArrayLike = "auto",
-        bias_init: str | Callable[..., ArrayLike] | ArrayLike = "zeros",
+        weight_init: str | Callable[..., Array] | ArrayLike = "auto",
+        bias_init: str | Callable[..., Array] | ArrayLike = "zeros",
         dtype: DTypeLike = "float32",
         rng: RNG = None,
     ) -> None:

@@ -90,6 +90,8 @@ class Optimizer:
                     "optimizer: expected the model that it has served before, got another one"
                 )
             return self._update
+        if not hasattr(model, "_claim"):
+            raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
         parameters, gradients = model._parameters, model._gradients
         state = [np.zeros_like(parameters) for _ in self.state_names()]
         update = Update(self.kind, parameters, gradients, state, lr=0.0, **self.hyper)
@@ -119,6 +121,8 @@ class Optimizer:
         Raises ValueError or TypeError, with nothing changed, if names, shapes or dtypes differ.
         Before the optimizer has met its model the shapes are checked when it does.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping of names to arrays, got {state!r}")
         names = {"t", *self.state_names()} if state.get("t") or len(state) > 1 else {"t"}
         if state.keys() != names:
             raise ValueError(f"state: expected {sorted(names)}, got {sorted(state)}")

@@ -57,8 +57,10 @@ class Sequential:
         If there is no layer, one is not a layer or part of another model, or sizes or dtypes do not
         fit; layers are left as they were.
 
-    Notes ----- Any number of threads may call `predict` at once. Training, `forward` and
-    `backward` included, in one thread while another trains the same model raises RuntimeError.
+    Notes
+    -----
+    Any number of threads may call `predict` at once. Training, `forward` and `backward` included,
+    in one thread while another trains the same model raises RuntimeError.
 
     A model can be pickled and copied; both give a model with buffers of its own.
     """
@@ -259,6 +261,8 @@ class Sequential:
 
     def _fitting(self, state: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """The checked values of a state_dict."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping of names to arrays, got {state!r}")
         views = self.parameters()
         for what, names in (("missing", views.keys() - state), ("unknown", state.keys() - views)):
             if names:

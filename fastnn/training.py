@@ -104,6 +104,8 @@ def fit(
     ------
     ValueError, TypeError
         If an argument does not fit; nothing has changed then.
+    OSError
+        If the checkpoint cannot be read or written.
     RuntimeError
         If the model is being trained in another thread.
     KeyboardInterrupt
@@ -123,9 +125,8 @@ def fit(
     with model._claim:
         the_loss, the_optimizer = as_loss(loss), as_optimizer(optimizer)
         data = _check_data(model, the_loss, X, y, sample_weight)
-        as_int(epochs, "epochs", 1)
-        as_int(batch_size, "batch_size", 1)
-        as_bool(shuffle, "shuffle")
+        epochs, batch_size = as_int(epochs, "epochs", 1), as_int(batch_size, "batch_size", 1)
+        shuffle = as_bool(shuffle, "shuffle")
         validation = None
         if validation_data is not None:
             validation = _check_validation(model, the_loss, validation_data)
@@ -133,10 +134,11 @@ def fit(
         functions = _check_callbacks(callbacks)
         if progress is not None:
             as_bool(progress, "progress")
-        if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-            raise TypeError(f"checkpoint: expected a path, got {checkpoint!r}")
+        if checkpoint is not None:
+            _check_checkpoint(checkpoint)
         the_optimizer.lr_at(the_optimizer.t)
         seed = stream_seed(rng)
+        _warn_of_double(model, the_loss)
         run = Run(
             model, the_loss, the_optimizer, data, validation, batch_size, shuffle, stopper, seed
         )
@@ -144,7 +146,6 @@ def fit(
             from .checkpoint import read
 
             read(checkpoint, run, any_seed=rng is None)
-        _warn_of_double(model, the_loss)
         return run.go(epochs, functions, checkpoint, progress)
 
 
@@ -370,6 +371,15 @@ def _check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
         if not callable(function):
             raise TypeError(f"callbacks: expected callables, got {function!r}")
     return functions
+
+
+def _check_checkpoint(path: Any) -> None:
+    """That the end of the first epoch will not be the first to tell that it cannot be written."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"checkpoint: expected a path, got {path!r}")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"checkpoint: expected a path in a folder that exists, got {path!r}")
 
 
 def _warn_of_double(model: Sequential, loss: Loss) -> None:

@@ -95,6 +95,27 @@ def test_omp_num_threads_is_honoured(python, n):
     assert done.stdout.strip() == n[0], done.stderr
 
 
+def test_fewer_threads_than_asked_for(python):
+    """The runtime may give a smaller team: the parts of the missing members are computed too."""
+    code = """
+import hashlib
+import numpy as np
+import fastnn
+rng = np.random.default_rng(3)
+x, weight = rng.standard_normal((300, 90)), rng.standard_normal((210, 90))
+y = fastnn.linear(x, weight, negative_slope=0.01)
+digest = hashlib.sha256(y)
+for grad in fastnn.linear_backward(y, x, weight, y=y, negative_slope=0.01):
+    digest.update(np.ascontiguousarray(grad))
+digest.update(fastnn.leaky_relu(rng.standard_normal(500_000)))
+print(fastnn.get_num_threads(), digest.hexdigest())
+"""
+    one = python(code, OMP_NUM_THREADS="1").stdout.split()
+    limited = python(code, OMP_NUM_THREADS="5", OMP_THREAD_LIMIT="2").stdout.split()
+    assert (one[0], limited[0]) == ("1", "5")
+    assert one[1] == limited[1]
+
+
 def test_threads_without_the_variable(python):
     done = python("import fastnn; print(fastnn.get_num_threads())")
     assert int(done.stdout) == threads.available_cpus(), done.stderr

@@ -185,7 +185,9 @@ def test_repr_tells_sizes_parameters_and_initialization():
     assert repr(fastnn.GELU()) == "GELU()"
 
 
-@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    "clone", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
 def test_a_copy_of_a_layer_has_its_own_parameters_and_no_model(clone):
     layer = fastnn.Linear(4, 3, rng=0)
     fastnn.Sequential(layer)
@@ -284,7 +286,9 @@ def test_forward_and_backward_refuse_what_does_not_fit():
         with pytest.raises(RuntimeError, match="backward: expected a call of forward before it"):
             layer.backward(np.zeros((4, columns)))
         layer.forward(np.zeros((4, 3)))
-        with pytest.raises(ValueError, match=rf"grad: expected shape \(4, {columns}\), got \(4, 9\)"):
+        with pytest.raises(
+            ValueError, match=rf"grad: expected shape \(4, {columns}\), got \(4, 9\)"
+        ):
             layer.backward(np.zeros((4, 9)))
         layer.backward(np.zeros((4, columns)))
         with pytest.raises(RuntimeError, match="backward"):

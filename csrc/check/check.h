@@ -24,6 +24,9 @@ void check_set(const fnn_kernels *k, void *array, ptrdiff_t i, double value);
 double check_uniform(void);
 int check_integer(int limit);
 
+/* The larger of two errors; a NaN, once seen, stays (fmax would drop it). */
+static inline double check_worst(double a, double b) { return a != a || a >= b ? a : b; }
+
 /* Machine epsilon of k's dtype. */
 double check_eps(const fnn_kernels *k);
 

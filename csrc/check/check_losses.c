@@ -52,14 +52,16 @@ static void check_cross_entropy(const fnn_kernels *k, ptrdiff_t n, double size, 
         const double wi = weighted ? check_get(k, p.w, i) : 1;
         const long double all = log_sum_exp(k, &p, i);
         const long double loss = all - check_get(k, p.z, i * p.ld + p.labels[i]);
-        worst = fmax(worst, (double)fabsl(p.loss[i] - wi * loss));
+        worst = check_worst(worst, (double)fabsl(p.loss[i] - wi * loss));
         for (ptrdiff_t j = 0; j < n; j++) {
             const double slope = check_get(k, p.grad, i * p.ld + j) / p.scale;
-            const long double want = expl(check_get(k, p.z, i * p.ld + j) - all) - (j == p.labels[i]);
-            worst_slope = fmax(worst_slope, (double)fabsl(slope - wi * want));
+            const double zj = check_get(k, p.z, i * p.ld + j);
+            const long double want = expl(zj - all) - (j == p.labels[i]);
+            worst_slope = check_worst(worst_slope, (double)fabsl(slope - wi * want));
         }
         for (ptrdiff_t j = n; j < p.ld; j++)
-            check_that(check_get(k, p.grad, i * p.ld + j) == 7, "cross_entropy wrote into the padding");
+            check_that(check_get(k, p.grad, i * p.ld + j) == 7,
+                       "cross_entropy wrote into the padding");
     }
     check_that(worst <= 2 * bound, "cross_entropy, n %td: off by %g", n, worst);
     check_that(worst_slope <= bound, "cross_entropy gradient, n %td: off by %g", n, worst_slope);
@@ -68,12 +70,13 @@ static void check_cross_entropy(const fnn_kernels *k, ptrdiff_t n, double size, 
     /* without a gradient, row by row, and in place: the same bits */
     double alone[M];
     k->cross_entropy(M, n, p.z, p.ld, p.labels, w, p.scale, NULL, 0, alone);
-    check_that(!memcmp(alone, p.loss, sizeof alone), "cross_entropy, n %td: loss without gradient", n);
+    check_that(!memcmp(alone, p.loss, sizeof alone), "cross_entropy, n %td: loss without gradient",
+               n);
     for (ptrdiff_t i = 0; i < M; i++) {
         char *zi = (char *)p.z + i * p.ld * k->itemsize;
         const char *gi = (char *)p.grad + i * p.ld * k->itemsize;
-        k->cross_entropy(1, n, zi, p.ld, p.labels + i,
-                         weighted ? (const char *)p.w + i * k->itemsize : NULL, p.scale, zi, p.ld, alone);
+        const char *wi = weighted ? (const char *)p.w + i * k->itemsize : NULL;
+        k->cross_entropy(1, n, zi, p.ld, p.labels + i, wi, p.scale, zi, p.ld, alone);
         check_that(alone[0] == p.loss[i] && !memcmp(zi, gi, (size_t)(n * k->itemsize)),
                    "cross_entropy, n %td: row %td alone, in place, has other bits", n, i);
     }
@@ -90,7 +93,8 @@ static void check_cross_entropy_special(const fnn_kernels *k, ptrdiff_t n) {
     p.labels[6] = 0;
     k->cross_entropy(M, n, p.z, p.ld, p.labels, NULL, p.scale, p.grad, p.ld, p.loss);
     for (ptrdiff_t i = 0; i < M; i++)
-        check_that(isnan(p.loss[i]) == (i == 2), "cross_entropy, n %td: row %td gives %g", n, i, p.loss[i]);
+        check_that(isnan(p.loss[i]) == (i == 2), "cross_entropy, n %td: row %td gives %g", n, i,
+                   p.loss[i]);
     for (ptrdiff_t j = 0; j < n; j++)
         check_that(isnan(check_get(k, p.grad, 2 * p.ld + j)), "cross_entropy: no NaN at %td", j);
     check_that(check_get(k, p.grad, 4 * p.ld + n - 1) == 0, "cross_entropy: gradient at -infinity");
@@ -118,7 +122,8 @@ static void check_elementwise(const fnn_kernels *k, fnn_loss kind, ptrdiff_t n, 
     problem p = make(k, n, 4);
     const void *w = weighted ? p.w : NULL;
     check_set(k, p.z, 0, check_get(k, p.t, 0)); /* d = 0 */
-    k->elementwise_loss(kind, p.delta, M, n, p.z, p.ld, p.t, p.ld, w, p.scale, p.grad, p.ld, p.loss);
+    k->elementwise_loss(kind, p.delta, M, n, p.z, p.ld, p.t, p.ld, w, p.scale, p.grad, p.ld,
+                        p.loss);
     const double eps = check_eps(k);
     double worst = 0, worst_slope = 0;
     for (ptrdiff_t i = 0; i < M; i++) {
@@ -129,20 +134,24 @@ static void check_elementwise(const fnn_kernels *k, fnn_loss kind, ptrdiff_t n, 
             long double slope, l = reference(kind, p.delta, z, t, &slope);
             sum += l;
             size += l + fabsl(z * t);
-            worst_slope = fmax(worst_slope, (double)fabsl(check_get(k, p.grad, i * p.ld + j) / p.scale -
-                                                          wi * slope));
+            slope = check_get(k, p.grad, i * p.ld + j) / p.scale - wi * slope;
+            worst_slope = check_worst(worst_slope, (double)fabsl(slope));
         }
-        worst = fmax(worst, (double)(fabsl(p.loss[i] - wi * sum) / (wi * size + 1e-300L)));
+        worst = check_worst(worst, (double)(fabsl(p.loss[i] - wi * sum) / (wi * size + 1e-300L)));
         for (ptrdiff_t j = n; j < p.ld; j++)
-            check_that(check_get(k, p.grad, i * p.ld + j) == 7, "%s wrote into the padding", names[kind]);
+            check_that(check_get(k, p.grad, i * p.ld + j) == 7, "%s wrote into the padding",
+                       names[kind]);
     }
-    check_that(worst <= 3 * eps + (double)n * 0x1p-54, "%s, n %td: relative error %g", names[kind], n, worst);
-    check_that(worst_slope <= 32 * eps, "%s gradient, n %td: off by %g", names[kind], n, worst_slope);
+    check_that(worst <= 3 * eps + (double)n * 0x1p-54, "%s, n %td: relative error %g", names[kind],
+               n, worst);
+    check_that(worst_slope <= 32 * eps, "%s gradient, n %td: off by %g", names[kind], n,
+               worst_slope);
     check_that(p.loss[M] == 7, "%s wrote past its losses", names[kind]);
 
     double alone[M];
     k->elementwise_loss(kind, p.delta, M, n, p.z, p.ld, p.t, p.ld, w, p.scale, NULL, 0, alone);
-    check_that(!memcmp(alone, p.loss, sizeof alone), "%s, n %td: loss without gradient", names[kind], n);
+    check_that(!memcmp(alone, p.loss, sizeof alone), "%s, n %td: loss without gradient",
+               names[kind], n);
     k->elementwise_loss(kind, p.delta, M, n, p.z, p.ld, p.t, p.ld, w, p.scale, p.z, p.ld, alone);
     for (ptrdiff_t i = 0; i < M; i++)
         check_that(alone[i] == p.loss[i] && !memcmp((char *)p.z + i * p.ld * k->itemsize,
@@ -155,6 +164,7 @@ static void check_elementwise(const fnn_kernels *k, fnn_loss kind, ptrdiff_t n, 
 static void check_differences(const fnn_kernels *k, int kind) {
     enum { N = 6 };
     problem p = make(k, N, 2);
+    const char *name = kind < 0 ? "cross_entropy" : names[kind];
     const double eps = check_eps(k), h = exp2(rint(log2(cbrt(eps))));
     for (ptrdiff_t i = 0; i < M * p.ld; i++) { /* on a grid of h, away from the kinks */
         check_set(k, p.z, i, rint(check_get(k, p.z, i) / h) * h);
@@ -163,12 +173,15 @@ static void check_differences(const fnn_kernels *k, int kind) {
     for (int j = 0; j < N; j++) {
         double loss[3][M];
         for (int side = 2; side >= 0; side--) {
-            for (ptrdiff_t i = 0; i < M; i++)
-                check_set(k, p.z, i * p.ld + j, check_get(k, p.z, i * p.ld + j) + (side == 2 ? h : -h));
+            for (ptrdiff_t i = 0; i < M; i++) { /* z + h, then z, then z - h */
+                const double z = check_get(k, p.z, i * p.ld + j);
+                check_set(k, p.z, i * p.ld + j, side == 2 ? z + h : z - h);
+            }
             if (kind < 0)
                 k->cross_entropy(M, N, p.z, p.ld, p.labels, NULL, 1, p.grad, p.ld, loss[side]);
             else
-                k->elementwise_loss((fnn_loss)kind, p.delta, M, N, p.z, p.ld, p.t, p.ld, NULL, 1, p.grad,
+                k->elementwise_loss((fnn_loss)kind, p.delta, M, N, p.z, p.ld, p.t, p.ld, NULL, 1,
+                                    p.grad,
                                     p.ld, loss[side]);
             if (side == 1)
                 for (ptrdiff_t i = 0; i < M; i++) p.loss[i] = check_get(k, p.grad, i * p.ld + j);
@@ -176,8 +189,7 @@ static void check_differences(const fnn_kernels *k, int kind) {
         for (ptrdiff_t i = 0; i < M; i++) {
             const double quotient = (loss[2][i] - loss[0][i]) / (2 * h);
             check_that(fabs(quotient - p.loss[i]) <= 64 * eps / h + h * h,
-                       "%s: central difference %g, gradient %g", kind < 0 ? "cross_entropy" : names[kind],
-                       quotient, p.loss[i]);
+                       "%s: central difference %g, gradient %g", name, quotient, p.loss[i]);
             check_set(k, p.z, i * p.ld + j, check_get(k, p.z, i * p.ld + j) + h);
         }
     }

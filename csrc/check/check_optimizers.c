@@ -1,5 +1,6 @@
-/* check_optimizers.c: some steps of each optimizer against fastnn.h's formulas in float64, with every
- * combination of its options; sizes around the vector; bits that do not depend on position. */
+/* check_optimizers.c: some steps of each optimizer against fastnn.h's formulas in float64, with
+ * every combination of its options; sizes around the vector; bits that do not depend on position.
+ * */
 #include "check.h"
 
 #include <math.h>
@@ -33,23 +34,26 @@ static void next_gradients(const fnn_kernels *k, state *s, ptrdiff_t n) {
 static void compare(const fnn_kernels *k, const state *s, ptrdiff_t n, const char *what) {
     const double eps = check_eps(k);
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double w = check_get(k, s->w, i), a = check_get(k, s->a, i), b = check_get(k, s->b, i);
-        check_that(fabs(w - s->w64[i]) <= 16 * eps * (1 + fabs(s->w64[i])), "%s: w is %.17g, expected %.17g", what,
-                   w, s->w64[i]);
-        check_that(fabs(a - s->a64[i]) <= 64 * eps * (1 + fabs(s->a64[i])), "%s: first state %.17g, expected %.17g",
-                   what, a, s->a64[i]);
-        check_that(fabs(b - s->b64[i]) <= 64 * eps * (1 + fabs(s->b64[i])), "%s: second state %.17g, expected %.17g",
-                   what, b, s->b64[i]);
+        const double w = check_get(k, s->w, i), a = check_get(k, s->a, i), b = check_get(k, s->b,
+                                                                                         i);
+        check_that(fabs(w - s->w64[i]) <= 16 * eps * (1 + fabs(s->w64[i])),
+                   "%s: w is %.17g, expected %.17g", what, w, s->w64[i]);
+        check_that(fabs(a - s->a64[i]) <= 64 * eps * (1 + fabs(s->a64[i])),
+                   "%s: first state %.17g, expected %.17g", what, a, s->a64[i]);
+        check_that(fabs(b - s->b64[i]) <= 64 * eps * (1 + fabs(s->b64[i])),
+                   "%s: second state %.17g, expected %.17g", what, b, s->b64[i]);
     }
-    check_that(check_get(k, s->w, n) == 7 && check_get(k, s->a, n) == 7 && check_get(k, s->b, n) == 7,
+    check_that(check_get(k, s->w, n) == 7 && check_get(k, s->a, n) == 7 && check_get(k, s->b,
+                                                                                     n) == 7,
                "%s: wrote past %td elements", what, n);
 }
 
-static void check_sgd(const fnn_kernels *k, ptrdiff_t n, double momentum, int nesterov, double decay) {
+static void check_sgd(const fnn_kernels *k, ptrdiff_t n, double momentum, int nesterov,
+                      double decay) {
     const double lr = 0.01;
     state s = make(k, n);
     if (momentum != 0)
-        for (ptrdiff_t i = 0; i < n; i++) check_set(k, s.a, i, NAN); /* not read by the first step */
+        for (ptrdiff_t i = 0; i < n; i++) check_set(k, s.a, i, NAN); /* unread */
     for (int step = 0; step < STEPS; step++) {
         next_gradients(k, &s, n);
         k->sgd(n, s.w, s.g, momentum != 0 ? s.a : NULL, lr, momentum, nesterov, step == 0, decay);
@@ -109,7 +113,8 @@ static void check_positions(const fnn_kernels *k) {
     for (int copy = 0; copy < 2; copy++)
         for (int j = 0; j < 4; j++) p[copy][j] = check_alloc(k, N);
     for (int j = 0; j < 4; j++) {
-        for (int i = 0; i < N; i++) check_set(k, p[0][j], i, j == 3 ? 1 + check_uniform() : check_uniform());
+        for (int i = 0; i < N; i++) check_set(k, p[0][j], i,
+                                              j == 3 ? 1 + check_uniform() : check_uniform());
         memcpy(p[1][j], p[0][j], N * item);
     }
     for (int kind = 0; kind < 3; kind++) {
@@ -123,7 +128,8 @@ static void check_positions(const fnn_kernels *k) {
                 if (kind == 2) k->rmsprop(n, w, g, b, a, 0.1, 0.9, 1e-8, 0.5, 0.01);
             }
         for (int j = 0; j < 4; j++)
-            check_that(!memcmp(p[0][j], p[1][j], N * item), "optimizer %d: bits depend on position", kind);
+            check_that(!memcmp(p[0][j], p[1][j], N * item),
+                       "optimizer %d: bits depend on position", kind);
     }
 }
 

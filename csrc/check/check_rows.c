@@ -1,5 +1,5 @@
-/* check_rows.c: softmax and its gradient against long double references, argmax against a plain loop
- * with NumPy's rules, gathering; sizes around the vector, leading dimensions, special rows. */
+/* check_rows.c: softmax and its gradient against long double references, argmax against a plain
+ * loop with NumPy's rules, gathering; sizes around the vector, leading dimensions, special rows. */
 #include "check.h"
 
 #include <math.h>
@@ -18,7 +18,8 @@ static void fill(const fnn_kernels *k, void *x, ptrdiff_t n, double size) {
 }
 
 /* The padding between rows still holds `value`. */
-static int padding_kept(const fnn_kernels *k, const void *x, ptrdiff_t n, ptrdiff_t ld, double value) {
+static int padding_kept(const fnn_kernels *k, const void *x, ptrdiff_t n, ptrdiff_t ld,
+                        double value) {
     int kept = 1;
     for (ptrdiff_t i = 0; i < ROWS; i++)
         for (ptrdiff_t j = n; j < ld; j++) kept &= check_get(k, x, i * ld + j) == value;
@@ -33,7 +34,8 @@ static void check_softmax(const fnn_kernels *k, ptrdiff_t n, double size) {
     fill(k, x, all, size);
     for (ptrdiff_t i = 0; i < all; i++) check_set(k, y, i, 7);
     k->softmax(ROWS, n, x, ld, y, ld);
-    /* e^x amplifies no error, as x - max is exact or rounded once: size eps; sums add about n / 8. */
+    /* e^x amplifies no error, as x - max is exact or rounded once: size eps; sums add about n / 8.
+     * */
     const double bound = check_eps(k) * (4 + size + (double)n / 8);
     double worst = 0;
     for (ptrdiff_t i = 0; i < ROWS; i++) {
@@ -42,7 +44,7 @@ static void check_softmax(const fnn_kernels *k, ptrdiff_t n, double size) {
         for (ptrdiff_t j = 0; j < n; j++) sum += expl(check_get(k, x, i * ld + j) - top);
         for (ptrdiff_t j = 0; j < n; j++) {
             const long double want = expl(check_get(k, x, i * ld + j) - top) / sum;
-            worst = fmax(worst, (double)fabsl(check_get(k, y, i * ld + j) / want - 1));
+            worst = check_worst(worst, (double)fabsl(check_get(k, y, i * ld + j) / want - 1));
         }
     }
     check_that(worst <= bound, "softmax, n %td: relative error %g, allowed %g", n, worst, bound);
@@ -72,7 +74,7 @@ static void check_softmax_grad(const fnn_kernels *k, ptrdiff_t n) {
         for (ptrdiff_t j = 0; j < n; j++) {
             const double yi = check_get(k, y, i * ld + j);
             const long double want = yi * (check_get(k, gy, i * ld + j) - dot);
-            worst = fmax(worst, (double)fabsl(check_get(k, gx, i * ld + j) - want) / yi);
+            worst = check_worst(worst, (double)fabsl(check_get(k, gx, i * ld + j) - want) / yi);
         }
     }
     const double bound = check_eps(k) * (4 + (double)n / 64);
@@ -84,7 +86,8 @@ static void check_softmax_grad(const fnn_kernels *k, ptrdiff_t n) {
                    "softmax_grad, n %td: in place, row %td has other bits", n, i);
 }
 
-/* Rows with a NaN or a positive infinity are NaN, those beside them are not; -infinity has weight 0. */
+/* Rows with a NaN or a positive infinity are NaN, those beside them are not; -infinity has weight
+ * 0. */
 static void check_softmax_special(const fnn_kernels *k, ptrdiff_t n) {
     void *x = check_alloc(k, 5 * n), *y = check_alloc(k, 5 * n);
     fill(k, x, 5 * n, 1);
@@ -98,12 +101,15 @@ static void check_softmax_special(const fnn_kernels *k, ptrdiff_t n) {
         for (ptrdiff_t j = 0; j < n; j++) sum += check_get(k, y, i * n + j);
         if (i == 1 || i == 2)
             for (ptrdiff_t j = 0; j < n; j++)
-                check_that(isnan(check_get(k, y, i * n + j)), "softmax, n %td: no NaN at %td", n, j);
+                check_that(isnan(check_get(k, y, i * n + j)), "softmax, n %td: no NaN at %td", n,
+                           j);
         else if (n > 1 || i != 3)
-            check_that(fabs(sum - 1) <= check_eps(k) * (double)(n + 4), "softmax, n %td: row %td sums to %g",
+            check_that(fabs(sum - 1) <= check_eps(k) * (double)(n + 4),
+                       "softmax, n %td: row %td sums to %g",
                        n, i, sum);
     }
-    if (n > 1) check_that(check_get(k, y, 4 * n - 1) == 0, "softmax, n %td: weight of -infinity", n);
+    if (n > 1) check_that(check_get(k, y, 4 * n - 1) == 0, "softmax, n %td: weight of -infinity",
+                          n);
     check_that(check_get(k, y, 4 * n) == 1, "softmax, n %td: one finite logit", n);
 }
 
@@ -172,7 +178,8 @@ static void check_gather(const fnn_kernels *k, ptrdiff_t n) {
                 right &= check_get(k, dst, i * ldd + j) == want;
             }
         check_that(right, "gather kind %d, n %td: wrong elements", kind, n);
-        check_that(padding_kept(k, dst, n, ldd, 7), "gather kind %d, n %td: wrote into the padding", kind, n);
+        check_that(padding_kept(k, dst, n, ldd, 7),
+                   "gather kind %d, n %td: wrote into the padding", kind, n);
     }
 }
 

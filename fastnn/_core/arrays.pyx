@@ -19,7 +19,6 @@ from cpython.buffer cimport (
 )
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs, isfinite
-from libc.stdint cimport uintptr_t
 from fastnn._core.csrc cimport FNN_F32, FNN_F64
 
 cdef object ndarray = np.ndarray
@@ -67,9 +66,10 @@ cdef bint look(object array, View *view) except -1:
         view.size *= buffer.shape[axis]
     if view.size == 0:
         view.packed = True
+    # NumPy says plain "f" or "d" only where byte order, address and strides are the machine's own:
+    # a misaligned array is "=f", one of the other byte order ">f".
     cdef bint readable = (
         (buffer.format[0] == b"f" or buffer.format[0] == b"d") and buffer.format[1] == 0
-        and <uintptr_t>buffer.buf % <size_t>buffer.itemsize == 0
     )
     if readable and buffer.ndim <= 2:
         readable = look_at_rows(&buffer, view)

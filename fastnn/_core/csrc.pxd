@@ -36,6 +36,7 @@ cdef extern from "fastnn.h" nogil:
         FNN_LIMIT_WRITE
         FNN_LIMIT_STREAM
         FNN_LIMIT_COPY
+        FNN_LIMIT_UPDATE
 
     ctypedef struct fnn_gemm:
         Py_ssize_t m, n, k

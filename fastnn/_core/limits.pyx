@@ -2,7 +2,7 @@
 
 from fastnn._core.csrc cimport (
     FNN_F32, FNN_F64, FNN_LIMIT_COPY, FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_STREAM,
-    FNN_LIMIT_WRITE, fnn_kernels, fnn_limit,
+    FNN_LIMIT_UPDATE, FNN_LIMIT_WRITE, fnn_kernels, fnn_limit,
 )
 from fastnn._core.kernels cimport kernels
 from fastnn._core.memory cimport Buffer
@@ -10,7 +10,7 @@ from fastnn._core.threads cimport run_team
 
 cdef dict LIMITS = {
     "fma": FNN_LIMIT_FMA, "read": FNN_LIMIT_READ, "write": FNN_LIMIT_WRITE,
-    "stream": FNN_LIMIT_STREAM, "copy": FNN_LIMIT_COPY,
+    "stream": FNN_LIMIT_STREAM, "copy": FNN_LIMIT_COPY, "update": FNN_LIMIT_UPDATE,
 }
 
 cdef struct Loop:
@@ -59,7 +59,7 @@ cdef class Probe:
         self.run("write", 1)
 
     def run(self, str what, Py_ssize_t rounds):
-        """Run one loop, "fma", "read", "write", "stream" or "copy".
+        """Run one loop, "fma", "read", "write", "stream", "copy" or "update".
 
         Returns
         -------
@@ -73,4 +73,4 @@ cdef class Probe:
             run_team(loop_task, w, w.members)
         if w.what == FNN_LIMIT_FMA:
             return 2.0 * w.members * rounds * w.K.gemm_mr * w.K.gemm_nr
-        return 1.0 * w.members * rounds * w.n * w.K.itemsize
+        return (2.0 if w.what == FNN_LIMIT_UPDATE else 1.0) * w.members * rounds * w.n * w.K.itemsize

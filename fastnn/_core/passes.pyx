@@ -171,7 +171,7 @@ cdef const char *training_input(const Training *t) noexcept nogil:
 
 
 cdef const char *input_of(const Training *t, Py_ssize_t i) noexcept nogil:
-    return t.outputs[i - 1] if i > 0 else training_input(t)
+    return <const char *>t.outputs[i - 1] if i > 0 else training_input(t)
 
 
 cdef const char *training_output(const Training *t) noexcept nogil:
@@ -247,7 +247,7 @@ cdef const char *saved_of(const Training *t, Py_ssize_t i) noexcept nogil:
     cdef const Op *op = &t.net.ops[i]
     if not op.from_input:
         return t.outputs[i]
-    return t.inputs[i] if op.kind == LINEAR else input_of(t, i)
+    return <const char *>t.inputs[i] if op.kind == LINEAR else input_of(t, i)
 
 
 cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *work, int member,

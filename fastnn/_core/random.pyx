@@ -72,7 +72,8 @@ cdef void run(Fill *f) noexcept:
 
 cdef uint64_t as_word(object value, str name, int bits, int multiple=1) except? 0:
     """An unsigned integer of so many bits."""
-    if type(value) is not int and (isinstance(value, bool) or not hasattr(type(value), "__index__")):
+    kind = type(value)
+    if kind is not int and (kind is bool or not hasattr(kind, "__index__")):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     number = value.__index__()
     if not 0 <= number < ONE << bits or number % multiple:
@@ -121,7 +122,7 @@ cdef int take_normal(Fill *f, object mean, object std) except -1:
 
 
 def uniform_fill(out, seed, stream, low, high, start=0):
-    """Fill `out` with low + u * (high - low), u uniform in [0, 1) with 24 (float32) or 53 random bits.
+    """Fill `out` with low + u * (high - low), u uniform in [0, 1) of 24 (float64: 53) random bits.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def uniform_fill(out, seed, stream, low, high, start=0):
     seed, stream : int
         Name the stream: below 2**64, 2**48.
     low, high : float
-        Finite, low <= high, their difference finite in out's dtype. A sum that rounds up can be high.
+        Finite, low <= high, their difference finite in out's dtype. The sum can round up to high.
     start : int
         Index of out's first element in the stream, a multiple of 64.
 
@@ -186,7 +187,7 @@ def truncated_normal_fill(out, seed, stream, mean, std, low, high, start=0):
 
 
 def bits_fill(out, seed, stream, start=0):
-    """Fill `out`, a C-contiguous uint32 ndarray, with the raw words of a stream, in float32's order."""
+    """Fill `out`, a C-contiguous uint32 ndarray, with the words of a stream, in float32's order."""
     cdef Fill f
     cdef uint32_t[::1] words
     if not isinstance(out, ndarray):
@@ -194,7 +195,7 @@ def bits_fill(out, seed, stream, start=0):
     if out.dtype != np.uint32:
         raise TypeError(f"out: expected dtype uint32, got {out.dtype}")
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
-        raise ValueError("out: expected a writable, aligned, C-contiguous array, got one that is not")
+        raise ValueError("out: expected a writable, aligned, C-contiguous array, got another one")
     take_stream(&f, seed, stream, start)
     words = out.reshape(-1)
     f.K = kernels(FNN_F32)
@@ -207,7 +208,8 @@ def dropout(x, out, seed, stream, rate, start=0):
     """Inverted dropout: y = x / (1 - rate) where the element is kept, 0 where it is dropped.
 
     Element i is kept when its float32 uniform of the stream is at least `rate`, for either dtype: a
-    function of (seed, stream, i) alone, so the same call with the gradient for x is the backward pass.
+    function of (seed, stream, i) alone, so that the same call with the gradient for x is the
+    backward pass.
 
     Parameters
     ----------

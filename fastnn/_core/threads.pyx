@@ -8,6 +8,7 @@ survive the fork, and the results are the same bits anyway.
 import os
 
 from cython.parallel cimport parallel, threadid
+from libc.string cimport memset
 
 cdef extern from *:
     """
@@ -15,30 +16,60 @@ cdef extern from *:
     #include <omp.h>
     #define fnn_openmp _OPENMP
     #define fnn_team_now omp_get_num_threads
-    static void fnn_barrier(void) {
-        _Pragma("omp barrier")
-    }
     #else
     #define fnn_openmp 0
     static int fnn_team_now(void) { return 1; }
-    static void fnn_barrier(void) {}
     #endif
 
     #if defined(__unix__) || defined(__APPLE__)
     #include <pthread.h>
-    #include <unistd.h>
+    #include <sched.h>
     static volatile int fnn_used, fnn_orphan;
     static void fnn_after_fork(void) { fnn_orphan |= fnn_used; }
     static int fnn_watch_forks(void) { return pthread_atfork(0, 0, fnn_after_fork); }
+    #define fnn_yield sched_yield
     #else
     static volatile int fnn_used, fnn_orphan;
     static int fnn_watch_forks(void) { return 0; }
+    #define fnn_yield()
     #endif
+
+    #if defined(__x86_64__) || defined(__i386__)
+    #define fnn_pause __builtin_ia32_pause
+    #else
+    #define fnn_pause()
+    #endif
+
+    /* OpenMP's own barrier spins for milliseconds, which on a busy machine keeps the CPU from the very
+     * thread that is waited for. This one spins for about the time of a short operation, then yields. */
+    #include <stdatomic.h>
+    typedef struct { atomic_int arrived, passed; } fnn_meeting;
+    static _Thread_local fnn_meeting *fnn_here;
+
+    static void fnn_meet(fnn_meeting *here, int team) {
+        const int passed = atomic_load_explicit(&here->passed, memory_order_relaxed);
+        if (atomic_fetch_add_explicit(&here->arrived, 1, memory_order_acq_rel) == team - 1) {
+            atomic_store_explicit(&here->arrived, 0, memory_order_relaxed);
+            atomic_store_explicit(&here->passed, passed + 1, memory_order_release);
+            return;
+        }
+        for (int spins = 0; atomic_load_explicit(&here->passed, memory_order_acquire) == passed; spins++) {
+            if (spins < 2000)
+                fnn_pause();
+            else
+                fnn_yield();
+        }
+    }
+    static void fnn_enter(fnn_meeting *here) { fnn_here = here; }
+    static void fnn_barrier(int team) { fnn_meet(fnn_here, team); }
     """
+    ctypedef struct fnn_meeting:
+        pass
     int fnn_openmp
     int fnn_used, fnn_orphan
-    void fnn_barrier() nogil
-    int fnn_team_now() nogil
+    int fnn_team_now() noexcept nogil
+    void fnn_enter(fnn_meeting *here) noexcept nogil
+    void fnn_barrier(int team) noexcept nogil
     int fnn_watch_forks()
 
 # A fork and join of two threads takes about 1 us, and a sleeping thread more: a thread is worth its
@@ -48,20 +79,29 @@ cdef int MAX_THREADS = 1024
 cdef int threads = 1
 
 
+cdef void take_part(team_task task, void *context, fnn_meeting *here, int member) noexcept nogil:
+    # Under a thread limit the runtime may give fewer than were asked for.
+    cdef int members = fnn_team_now()
+    fnn_enter(here)
+    task(context, member, members)
+    fnn_barrier(members)
+
+
 cdef void run_team(team_task task, void *context, int team) noexcept nogil:
     global fnn_used
+    cdef fnn_meeting here
     if team <= 1 or fnn_orphan:
         task(context, 0, 1)
         return
     fnn_used = 1
+    memset(&here, 0, sizeof(here))
     with parallel(num_threads=team):
-        # Under a thread limit the runtime may give fewer than were asked for.
-        task(context, threadid(), fnn_team_now())
+        take_part(task, context, &here, threadid())
 
 
 cdef void team_barrier(int team) noexcept nogil:
     if team > 1:
-        fnn_barrier()
+        fnn_barrier(team)
 
 
 cdef int team_size(double work) noexcept nogil:

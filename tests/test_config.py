@@ -1,0 +1,74 @@
+"""show_config, threads(n), the public names, and what an import costs."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn._core import kernels
+
+
+def test_show_config_prints_what_it_returns(capsys):
+    config = fastnn.show_config("dicts")
+    assert config["fastnn"] == fastnn.__version__
+    assert config["instruction set"] == kernels.isa()
+    assert config["available"] == ", ".join(kernels.available_isas())
+    assert config["threads"] == fastnn.get_num_threads()
+    assert config["NumPy"] == np.__version__
+    assert fastnn.show_config() is None
+    printed = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert {name.strip(): value.strip() for name, value in printed} == {
+        name: str(value) for name, value in config.items()
+    }
+    with pytest.raises(ValueError, match="mode: expected 'stdout' or 'dicts', got 'json'"):
+        fastnn.show_config("json")
+
+
+def test_threads_sets_the_number_for_a_block(set_threads):
+    set_threads(2)
+    block = fastnn.threads(3)
+    assert fastnn.get_num_threads() == 2
+    with block:
+        assert fastnn.get_num_threads() == 3
+        with fastnn.threads(1), block:
+            assert fastnn.get_num_threads() == 3
+        assert fastnn.get_num_threads() == 3
+    with pytest.raises(ArithmeticError), fastnn.threads(5):
+        raise ArithmeticError
+    assert fastnn.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_threads_refuses_other_numbers(n, error, set_threads):
+    set_threads(2)
+    with pytest.raises(error, match="n: expected"):
+        fastnn.threads(n)
+    assert fastnn.get_num_threads() == 2
+
+
+def test_all_names_what_there_is():
+    for name in fastnn.__all__:
+        assert getattr(fastnn, name) is not None
+    assert len(set(fastnn.__all__)) == len(fastnn.__all__)
+
+
+def test_the_example_of_the_package_is_right():
+    assert doctest.testmod(fastnn).attempted > 0
+    assert doctest.testmod(fastnn).failed == 0
+
+
+def test_an_import_brings_in_little(python):
+    done = python(
+        "import sys, numpy; before = set(sys.modules); import fastnn;"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    heavy = {"argparse", "json", "gzip", "zlib", "tempfile", "tqdm", "matplotlib", "safetensors"}
+    heavy |= {"random", "subprocess", "logging", "concurrent", "multiprocessing", "asyncio"}
+    assert done.returncode == 0, done.stderr
+    assert "fastnn" in done.stdout.split()
+    assert not heavy & set(done.stdout.split())

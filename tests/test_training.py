@@ -1,0 +1,687 @@
+"""fit and evaluate: what they compute, resuming to the bit, early stopping, bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from oracle import same_bits
+
+import fastnn
+from fastnn import files, schedules, training
+from fastnn._core.trainer import Trainer
+
+M, N_IN, CLASSES = 150, 20, 4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(set_threads):
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Inputs and labels that a small network can learn."""
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((M, N_IN)).astype(np.float32)
+    return X, np.argmax(X @ rng.standard_normal((N_IN, CLASSES)), axis=1)
+
+
+def network(*extra, n_out=CLASSES, dtype="float32", rng=0, width=16):
+    return fastnn.Sequential(
+        fastnn.Linear(N_IN, width, dtype=dtype),
+        fastnn.LeakyReLU(),
+        *extra,
+        fastnn.Linear(width, n_out, dtype=dtype),
+        rng=rng,
+    )
+
+
+def bits(model):
+    return model._parameters.tobytes()
+
+
+def fit(model, X, y, **options):
+    defaults = {"loss": "cross_entropy", "optimizer": "adam", "epochs": 3, "rng": 1}
+    return model.fit(X, y, **(defaults | options))
+
+
+def test_fit_learns_and_records(data):
+    X, y = data
+    model = network()
+    before = model.evaluate(X, y, loss="cross_entropy")
+    history = fit(
+        model, X[:100], y[:100], epochs=30, batch_size=8, validation_data=(X[100:], y[100:]),
+        optimizer=fastnn.Adam(0.01),
+    )  # fmt: skip
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
+    assert all(len(values) == 30 for values in history.values())
+    assert history.loss[-1] < 0.1 * before["loss"]
+    assert history.accuracy[-1] == 1.0
+    assert history.val_accuracy[-1] > 0.6
+    assert history.lr == [0.01] * 30
+    assert model.history is history
+    assert history.epochs == 30
+    measured = model.evaluate(X[100:], y[100:], loss=fastnn.CrossEntropy())
+    assert measured == {"loss": history.val_loss[-1], "accuracy": history.val_accuracy[-1]}
+    assert measured["accuracy"] == (model.predict(X[100:]).argmax(axis=1) == y[100:]).mean()
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 64, M, 1000])
+@pytest.mark.parametrize("loss", [fastnn.CrossEntropy(), fastnn.MSE(), fastnn.Huber(0.5)], ids=repr)
+def test_fit_is_a_loop_of_ones_own(data, batch_size, loss):
+    X, y = data
+    y = y if isinstance(loss, fastnn.CrossEntropy) else X[:, :CLASSES]
+    model, other = network(), network()
+    optimizer = fastnn.SGD(0.01, momentum=0.9)
+    total = 0.0
+    for start in range(0, M, batch_size):
+        rows = slice(start, start + batch_size)
+        value, grad = loss(model.forward(X[rows]), y[rows])
+        model.backward(grad)
+        optimizer.step(model)
+        total += value * len(X[rows])
+    history = other.fit(
+        X, y, loss=loss, optimizer=fastnn.SGD(0.01, momentum=0.9), epochs=1, batch_size=batch_size,
+        shuffle=False,
+    )  # fmt: skip
+    assert bits(model) == bits(other)
+    assert math.isclose(history.loss[0], total / M, rel_tol=1e-12)
+
+
+def test_the_training_loss_is_a_mean_over_rows_and_the_accuracy_a_share(data):
+    X, y = data
+    model = network()
+    before = model.evaluate(X, y, loss="cross_entropy")
+    history = fit(model, X, y, optimizer=fastnn.SGD(0.0), epochs=2, batch_size=7)
+    for epoch in range(2):
+        assert math.isclose(history.loss[epoch], before["loss"], rel_tol=1e-6)
+        assert history.accuracy[epoch] == before["accuracy"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_saved_bytes_do_not_depend_on_the_number_of_threads(dtype, set_threads, isa, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((200, N_IN)).astype(dtype), rng.integers(0, CLASSES, 200)
+    weight = rng.random(200)
+    results = set()
+    for n in (1, 2, 5):
+        set_threads(n)
+        model = network(fastnn.Dropout(0.2), dtype=dtype, width=130)
+        fit(model, X, y, epochs=2, batch_size=64, sample_weight=weight)
+        model.save(tmp_path / "model.safetensors")
+        results.add((tmp_path / "model.safetensors").read_bytes())
+    assert len(results) == 1
+
+
+def test_rng_decides_order_and_dropout(data):
+    X, y = data
+
+    def trained(rng, **options):
+        model = network(fastnn.Dropout(0.3))
+        fit(model, X, y, rng=rng, **options)
+        return bits(model)
+
+    assert trained(1) == trained(1)
+    assert trained(1) != trained(2)
+    assert trained(None) != trained(None)
+    assert trained(np.random.default_rng(1)) == trained(1)
+    assert trained(1) != trained(1, shuffle=False)
+
+
+def test_each_epoch_sees_every_row_once_in_an_order_of_its_own(data, monkeypatch):
+    X, y = data
+    rows = []
+
+    class Recorder:
+        def __init__(self, *arguments):
+            self.trainer = Trainer(*arguments)
+
+        def step(self, index, start, stop, step):
+            assert step == len(rows)
+            rows.append(index[start:stop])
+            self.trainer.step(index, start, stop, step)
+
+        def __getattr__(self, name):
+            return getattr(self.trainer, name)
+
+    monkeypatch.setattr(training, "Trainer", Recorder)
+    fit(network(), X, y, epochs=3, batch_size=40)
+    assert [len(batch) for batch in rows] == [40, 40, 40, 30] * 3
+    orders = np.concatenate(rows).reshape(3, M)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(M), (3, 1)))
+    assert len({order.tobytes() for order in orders}) == 3
+
+
+@pytest.mark.parametrize(
+    "kind", [np.float64, np.int64, np.bool_, np.float16, list, np.asfortranarray]
+)
+def test_inputs_of_other_kinds_are_those_converted(data, kind):
+    X, y = data
+    X = np.round(X)
+    given = X.tolist() if kind is list else kind(X) if kind is np.asfortranarray else X.astype(kind)
+    model, other = network(), network()
+    fit(model, given, y)
+    fit(other, np.asarray(given).astype(np.float32), y.astype(np.uint8))
+    assert bits(model) == bits(other)
+
+
+def test_uint8_images_are_scaled_inside_the_step(rng):
+    images, y = rng.integers(0, 256, (60, N_IN), dtype=np.uint8), rng.integers(0, CLASSES, 60)
+    model, other = network(), network()
+    fit(model, images, y)
+    fit(other, images.astype(np.float32) * np.float32(1 / 255), y)
+    assert bits(model) == bits(other)
+
+
+def test_read_only_and_memory_mapped_data_are_taken(data, tmp_path):
+    X, y = data
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model, other = network(), network()
+    fit(model, mapped, y)
+    fit(other, X, y)
+    assert bits(model) == bits(other)
+
+
+def test_sample_weights_count_rows(data):
+    X, y = data
+    model, other = network(dtype="float64"), network(dtype="float64")
+    weight = np.ones(M)
+    weight[:50], weight[50:60] = 2, 0
+    options = {"optimizer": fastnn.SGD(0.1), "epochs": 1, "batch_size": 1000, "shuffle": False}
+    got = fit(model, X, y, sample_weight=weight, **options)
+    repeated = np.concatenate([X[:50], X[:50], X[60:]]), np.concatenate([y[:50], y[:50], y[60:]])
+    options["optimizer"] = fastnn.SGD(0.1)
+    want = fit(other, *repeated, **options)
+    np.testing.assert_allclose(model._parameters, other._parameters, rtol=1e-12, atol=1e-14)
+    assert math.isclose(got.loss[0], want.loss[0], rel_tol=1e-12)
+    measured = model.evaluate(X, y, loss="cross_entropy", sample_weight=weight)
+    wanted = model.evaluate(*repeated, loss="cross_entropy")
+    assert math.isclose(measured["loss"], wanted["loss"], rel_tol=1e-12)
+    scaled = network(dtype="float64")
+    fit(scaled, X, y, sample_weight=1024 * weight, **(options | {"optimizer": fastnn.SGD(0.1)}))
+    assert bits(scaled) == bits(model), "only the proportions count"
+
+
+def test_validation_data_may_have_weights_and_changes_nothing(data):
+    X, y = data
+    model, other = network(fastnn.Dropout(0.2)), network(fastnn.Dropout(0.2))
+    weight = np.linspace(0, 1, 50)
+    history = fit(model, X, y, validation_data=(X[:50], y[:50], weight))
+    fit(other, X, y)
+    assert bits(model) == bits(other)
+    measured = model.evaluate(X[:50], y[:50], loss="cross_entropy", sample_weight=weight)
+    assert history.val_loss[-1] == measured["loss"]
+
+
+def test_one_output_takes_flat_targets(data):
+    X, y = data
+    for loss, targets in [("mse", X[:, 0]), ("binary_cross_entropy", y > 1), ("huber", y)]:
+        model = network(n_out=1)
+        history = model.fit(X, targets, loss=loss, optimizer="adamw", epochs=20, batch_size=16)
+        assert history.loss[-1] < 0.7 * history.loss[0]
+        assert "accuracy" not in history
+
+
+def test_a_second_fit_goes_on(data):
+    X, y = data
+    model, optimizer = network(), fastnn.Adam(schedules.exponential(0.01, 0.5, every=15))
+    first = fit(model, X, y, optimizer=optimizer, batch_size=10, epochs=1)
+    second = fit(model, X, y, optimizer=optimizer, batch_size=10, epochs=1)
+    assert optimizer.t == 30
+    assert first.lr == [0.01 * 0.5 ** (14 / 15)]
+    assert second.lr == [0.01 * 0.5 ** (29 / 15)]
+    assert second.loss[0] < first.loss[0]
+
+
+class Cut(BaseException):
+    """The end of the process, as far as fit can tell."""
+
+
+def cut_after(epochs):
+    def callback(model, history):
+        if history.epochs == epochs:
+            raise Cut
+
+    return callback
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+@pytest.mark.parametrize("rng", [1, None])
+def test_resumed_training_ends_with_the_same_bits(data, tmp_path, cut, rng):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+
+    def run(checkpoint, *callbacks, epochs=6):
+        model = network(fastnn.Dropout(0.3), rng=len(callbacks))  # other first values when resumed
+        optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
+        history = fit(
+            model, X, y, optimizer=optimizer, epochs=epochs, batch_size=32, rng=rng,
+            validation_data=(X[:50], y[:50]), early_stopping=50, callbacks=callbacks,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        return model, optimizer, history
+
+    with pytest.raises(Cut):
+        # The cut comes before the epoch is written, so the last one is done again.
+        run(path, cut_after(cut + 1))
+    resumed = run(path)
+    assert run(path)[2] == resumed[2], "a finished run is not run again"
+    if rng is None:
+        return
+    whole = network(fastnn.Dropout(0.3), rng=1)
+    optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
+    history = fit(
+        whole, X, y, optimizer=optimizer, epochs=6, batch_size=32, rng=rng,
+        validation_data=(X[:50], y[:50]), early_stopping=50,
+    )  # fmt: skip
+    assert bits(whole) == bits(resumed[0])
+    assert optimizer.t == resumed[1].t
+    for name in optimizer.state_names():
+        assert same_bits(optimizer.state_dict()[name], resumed[1].state_dict()[name])
+    for name in history.keys() - {"seconds"}:
+        assert history[name] == resumed[2][name]
+    assert history.best_epoch == resumed[2].best_epoch
+
+
+def test_a_checkpoint_may_be_given_more_epochs(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    model, whole = network(), network()
+    fit(model, X, y, epochs=2, checkpoint=path)
+    fit(model, X, y, epochs=np.int32(5), batch_size=np.int64(32), checkpoint=str(path))
+    fit(whole, X, y, epochs=5)
+    assert bits(model) == bits(whole)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"], (
+        "no temporary files are left"
+    )
+
+
+def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    fit(network(), X, y, epochs=1, checkpoint=path)
+    for options, message in [
+        ({"batch_size": 16}, "batch_size: expected 16 as in this call, got 32"),
+        ({"optimizer": "sgd"}, "optimizer: expected"),
+        ({"rng": 2}, "rng: expected the seed that the run began with"),
+        ({"shuffle": False}, "shuffle"),
+        ({"early_stopping": 3}, "monitor"),
+    ]:
+        model = network()
+        before = bits(model)
+        with pytest.raises(ValueError, match=f"checkpoint: .*run.safetensors: .*{message}"):
+            fit(model, X, y, checkpoint=path, **options)
+        assert bits(model) == before
+    for model, y_of in ((network(width=17), y), (network(fastnn.Tanh()), y)):
+        with pytest.raises(ValueError, match="layers: expected"):
+            fit(model, X, y_of, checkpoint=path)
+    with pytest.raises(ValueError, match="rows: expected 100"):
+        fit(network(), X[:100], y[:100], checkpoint=path)
+    other = tmp_path / "model.safetensors"
+    network().save(other)
+    with pytest.raises(ValueError, match="expected a checkpoint of fit"):
+        fit(network(), X, y, checkpoint=other)
+
+
+def broken(tensors, text, change):
+    """A checkpoint's tensors and text with one of its parts changed."""
+    content = json.loads(text)
+    change(tensors, content)
+    return tensors, json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, content: content.update(version=2),
+        lambda tensors, content: content.pop("run"),
+        lambda tensors, content: content.update(run=[]),
+        lambda tensors, content: content.update(state=None),
+        lambda tensors, content: content["state"].pop("t"),
+        lambda tensors, content: content["state"].update(t=-1),
+        lambda tensors, content: content["state"].update(t=2.5),
+        lambda tensors, content: content["state"].update(seed=-1),
+        lambda tensors, content: content["state"].update(seed=2**64),
+        lambda tensors, content: content["state"].update(seed=math.inf),
+        lambda tensors, content: content["state"].update(history=[1]),
+        lambda tensors, content: content["state"].update(history={"loss": 5}),
+        lambda tensors, content: content["state"].update(history={"loss": ["x"]}),
+        lambda tensors, content: content["state"].update(history={"loss": [1.0], "lr": []}),
+        lambda tensors, content: content["state"].update(best_epoch="x"),
+        lambda tensors, content: content["state"].pop("best"),
+        lambda tensors, content: tensors.pop("optimizer.mean"),
+        lambda tensors, content: tensors.update({"optimizer.mean": np.zeros(3, np.float32)}),
+        lambda tensors, content: tensors.pop("0.weight"),
+        lambda tensors, content: tensors.update(more=np.zeros(3)),
+        lambda tensors, content: tensors.update(best=np.zeros(3)),
+        lambda tensors, content: tensors.update({"2.bias": np.zeros(5, np.float32)}),
+    ],
+)
+def test_a_broken_checkpoint_is_refused(data, tmp_path, change):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    options = {"checkpoint": path, "early_stopping": 5, "rng": None}
+    fit(network(), X, y, epochs=1, **options)
+    tensors, metadata = files.load_tensors(path)
+    ((name, text),) = metadata.items()
+    tensors, text = broken(tensors, text, change)
+    files.save_tensors(path, tensors, {name: text})
+    model, optimizer = network(), fastnn.Adam()
+    before = bits(model)
+    with pytest.raises(ValueError, match="checkpoint: .*run.safetensors: "):
+        fit(model, X, y, epochs=2, optimizer=optimizer, **options)
+    assert bits(model) == before
+    assert optimizer.t == 0
+
+
+def test_a_truncated_checkpoint_is_refused(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    fit(network(), X, y, epochs=1, checkpoint=path)
+    whole = path.read_bytes()
+    for content in (b"", whole[:100], whole[:-1], b"{" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="run.safetensors: "):
+            fit(network(), X, y, epochs=2, checkpoint=path)
+
+
+def test_early_stopping_restores_the_best_epoch(rng):
+    X, y = rng.standard_normal((80, N_IN)), rng.integers(0, CLASSES, 80)  # nothing to learn
+    validation = rng.standard_normal((80, N_IN)), rng.integers(0, CLASSES, 80)
+    model = network(width=64)
+    history = fit(
+        model, X, y, epochs=500, optimizer=fastnn.Adam(0.01), validation_data=validation,
+        early_stopping=4,
+    )  # fmt: skip
+    best = int(np.argmin(history.val_loss))
+    assert history.best_epoch == best
+    assert history.epochs == best + 1 + 4
+    assert model.evaluate(*validation, loss="cross_entropy")["loss"] == history.val_loss[best]
+    assert f"best epoch: {best}" in repr(history)
+
+
+def test_early_stopping_without_restoring_and_by_other_numbers(rng):
+    X, y = rng.standard_normal((80, N_IN)), rng.integers(0, CLASSES, 80)
+    for monitor, restore in [("val_accuracy", True), ("val_loss", False), ("accuracy", True)]:
+        model = network()
+        rule = fastnn.EarlyStopping(3, min_delta=0.01, monitor=monitor, restore_best=restore)
+        history = fit(
+            model, X, y, epochs=500, validation_data=(X[:9], y[::-1][:9]), early_stopping=rule
+        )
+        values = np.array(history[monitor]) * (-1 if "accuracy" in monitor else 1)
+        since = values[history.best_epoch + 1 :]
+        assert len(since) == 3 or history.epochs == 500
+        assert (since >= values[history.best_epoch] - 0.01).all()
+        measured = model.evaluate(X[:9], y[::-1][:9], loss="cross_entropy")["loss"]
+        shown = history.val_loss[history.best_epoch if restore else -1]
+        assert measured == shown
+
+
+def test_the_best_epoch_is_restored_where_the_epochs_run_out(rng):
+    X, y = rng.standard_normal((80, N_IN)), rng.integers(0, CLASSES, 80)
+    model = network(width=64)
+    validation = rng.standard_normal((80, N_IN)), rng.integers(0, CLASSES, 80)
+    history = fit(
+        model, X, y, epochs=40, optimizer=fastnn.Adam(0.02), validation_data=validation,
+        early_stopping=1000,
+    )  # fmt: skip
+    assert history.epochs == 40
+    assert history.best_epoch < 39
+    assert model.evaluate(*validation, loss="cross_entropy")["loss"] == min(history.val_loss)
+
+
+def test_callbacks_see_each_epoch_and_can_stop(data):
+    X, y = data
+    seen = []
+
+    def callback(model, history):
+        seen.append((model, history.epochs, history.last()["loss"]))
+        if history.epochs == 3:
+            raise fastnn.StopTraining
+
+    model = network()
+    history = fit(model, X, y, epochs=10, callbacks=[callback])
+    assert seen == [(model, i + 1, history.loss[i]) for i in range(3)]
+    assert history.epochs == 3
+
+    def failing(model, history):
+        raise ArithmeticError("mine")
+
+    with pytest.raises(ArithmeticError, match="mine"):
+        fit(model, X, y, callbacks=[failing])
+    assert model.history.epochs == 1
+    fit(model, X, y)
+
+
+def test_a_callback_may_use_the_model_and_the_learning_rate(data):
+    X, y = data
+    optimizer = fastnn.SGD(0.5)
+
+    def callback(model, history):
+        model.forward(X[:3])
+        optimizer.lr = 0.25
+
+    history = fit(network(), X, y, optimizer=optimizer, epochs=3, callbacks=[callback])
+    assert history.lr == [0.5, 0.25, 0.25]
+
+
+def test_ctrl_c_ends_training_soon_and_leaves_the_model_usable(data):
+    X, y = data
+    model = network()
+    before = bits(model)
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, np.tile(X, (200, 1)), np.tile(y, 200), epochs=100_000, batch_size=8)
+    assert time.perf_counter() - began < 5
+    assert bits(model) != before
+    assert np.isfinite(model.predict(X)).all()
+    assert fit(model, X, y).epochs == 3
+
+
+def test_a_loss_that_is_not_finite_is_told_once(data):
+    X, _ = data
+    model = network(n_out=1)
+    with pytest.warns(
+        RuntimeWarning, match="in epoch 1: .*a learning rate below 1e\\+30"
+    ) as caught:
+        history = fit(model, X, X[:, 0], loss="mse", optimizer=fastnn.SGD(1e30), epochs=4)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert history.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("loss", "last", "n_out"),
+    [("cross_entropy", fastnn.Softmax, 4), ("binary_cross_entropy", fastnn.Sigmoid, 1)],
+)
+def test_a_softmax_that_the_loss_has_already_is_told(data, loss, last, n_out):
+    X, y = data
+    model = fastnn.Sequential(fastnn.Linear(N_IN, n_out), last())
+    y = y if n_out == 4 else y > 1
+    with pytest.warns(UserWarning, match="takes raw outputs"):
+        fit(model, X, y, loss=loss)
+    with pytest.warns(UserWarning, match="takes raw outputs"):
+        model.evaluate(X, y, loss=loss)
+
+
+@pytest.mark.parametrize("with_tqdm", [False, True])
+def test_progress(data, capsys, monkeypatch, with_tqdm):
+    X, y = data
+    if with_tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    fit(network(), X, y, progress=False)
+    fit(network(), X, y)
+    assert capsys.readouterr() == ("", "")
+    history = fit(network(), X, y, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    last = f"epoch 3/3: loss {history.loss[-1]:.4g}, accuracy {history.accuracy[-1]:.4g}"
+    assert last in shown.err
+    if with_tqdm:
+        assert "15/15" in shown.err
+    else:
+        assert len(shown.err.splitlines()) == 3
+
+
+def test_history_is_a_dict_with_attributes(data):
+    X, y = data
+    history = fit(network(), X, y, epochs=2)
+    assert history["loss"] is history.loss
+    assert repr(history).startswith("History: 2 epochs in ")
+    assert f"last: loss {history.loss[-1]:.4g}, accuracy" in repr(history)
+    other = pickle.loads(pickle.dumps(history))
+    assert other == history
+    assert type(other) is fastnn.History
+    with pytest.raises(AttributeError, match="expected one of loss, accuracy"):
+        _ = history.val_loss
+    assert repr(fastnn.History()) == "History: no epochs"
+
+
+def test_one_model_is_trained_by_one_thread(data):
+    X, y = data
+    model, errors = network(), []
+
+    def callback(model, history):
+        def other():
+            try:
+                fit(model, X, y)
+            except RuntimeError as error:
+                errors.append(str(error))
+            model.evaluate(X, y, loss="cross_entropy")
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    fit(model, X, y, epochs=1, callbacks=[callback])
+    assert errors == ["this model is being trained in another thread"]
+
+
+NAN = np.ones((M, N_IN), np.float32)
+NAN[7, 3] = np.nan
+X0, Y0 = np.ones((M, N_IN), np.float32), np.zeros(M, int)
+BAD = [
+    ({"X": X0[:, :3]}, ValueError, r"X: expected shape \(m, 20\), got \(150, 3\)"),
+    ({"X": X0[0]}, ValueError, r"X: expected shape \(m, 20\), got \(20,\)"),
+    ({"X": X0[:0], "y": Y0[:0]}, ValueError, r"X: expected at least one row, got shape \(0, 20\)"),
+    ({"X": NAN}, ValueError, "X: expected finite numbers, got nan in row 7"),
+    ({"X": X0 * np.inf}, ValueError, "X: expected finite numbers, got inf in row 0"),
+    ({"X": X0.astype(complex)}, TypeError, "X: expected real numbers"),
+    ({"X": X0.astype(object)}, TypeError, "X: expected real numbers"),
+    ({"X": X0.astype(">f4")}, TypeError, "X: expected real numbers"),
+    ({"X": "X"}, TypeError, "X: expected"),
+    ({"X": None}, TypeError, "X: expected"),
+    ({"y": Y0[:-1]}, ValueError, r"y: expected shape \(150,\), got \(149,\)"),
+    ({"y": Y0 + 4}, ValueError, r"y: expected labels in \[0, 4\), got 4 at index 0"),
+    ({"y": Y0 - 1}, ValueError, r"y: expected labels in \[0, 4\), got -1 at index 0"),
+    ({"y": Y0 * np.nan}, TypeError, "y: expected integer labels, got dtype float64"),
+    ({"y": X0[:, :4] * np.nan, "loss": "mse"}, ValueError, "y: expected finite numbers, got nan"),
+    ({"y": X0[:, :3], "loss": "mse"}, ValueError, r"y: expected shape \(150, 4\), got \(150, 3\)"),
+    ({"loss": "crossentropy"}, ValueError, "loss: expected one of cross_entropy, "),
+    ({"loss": None}, TypeError, "loss: expected a loss such as"),
+    ({"optimizer": "adagrad"}, ValueError, "optimizer: expected one of sgd, adam, adamw, rmsprop"),
+    ({"optimizer": 0.1}, TypeError, "optimizer: expected an optimizer such as"),
+    (
+        {"optimizer": fastnn.SGD(lambda step: -1)},
+        ValueError,
+        r"lr\(0\): expected at least 0, got -1",
+    ),
+    ({"epochs": 0}, ValueError, "epochs: expected an integer of at least 1, got 0"),
+    ({"epochs": 2.0}, TypeError, "epochs: expected an integer of at least 1, got 2.0"),
+    ({"batch_size": 0}, ValueError, "batch_size: expected an integer of at least 1, got 0"),
+    ({"batch_size": True}, TypeError, "batch_size: expected an integer"),
+    ({"shuffle": "yes"}, TypeError, "shuffle: expected True or False"),
+    ({"progress": 1}, TypeError, "progress: expected True or False"),
+    ({"sample_weight": np.ones(3)}, ValueError, r"sample_weight: expected shape \(150,\)"),
+    ({"sample_weight": -np.ones(M)}, ValueError, "sample_weight: expected at least 0"),
+    ({"sample_weight": np.zeros(M)}, ValueError, "sample_weight: expected at least one above 0"),
+    ({"sample_weight": np.ones(M) * np.nan}, ValueError, "sample_weight: expected finite numbers"),
+    ({"validation_data": X0}, TypeError, r"validation_data: expected \(X, y\)"),
+    ({"validation_data": (X0,)}, TypeError, r"validation_data: expected \(X, y\).* got 1 items"),
+    ({"validation_data": (X0[:, :2], Y0)}, ValueError, r"validation_data: X: expected shape"),
+    ({"validation_data": (X0, Y0[:2])}, ValueError, r"validation_data: y: expected shape"),
+    ({"validation_data": (X0, Y0, [1])}, ValueError, r"validation_data: sample_weight: expected"),
+    ({"early_stopping": 0}, ValueError, "early_stopping: expected an integer of at least 1"),
+    ({"early_stopping": "yes"}, TypeError, "early_stopping: expected an integer"),
+    (
+        {"early_stopping": fastnn.EarlyStopping(monitor="val_loss")},
+        ValueError,
+        "early_stopping: expected a monitor among loss, accuracy",
+    ),
+    ({"callbacks": print}, TypeError, "callbacks: expected a list of callables"),
+    ({"callbacks": [1]}, TypeError, "callbacks: expected callables, got 1"),
+    ({"checkpoint": 5}, TypeError, "checkpoint: expected a path"),
+    (
+        {"checkpoint": "no/such/folder/x"},
+        ValueError,
+        "checkpoint: expected a path in a folder that",
+    ),
+    ({"checkpoint": os.path.dirname(__file__)}, ValueError, "a folder"),
+    ({"rng": -1}, ValueError, "rng: expected"),
+    ({"rng": "0"}, TypeError, "rng: expected"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda x: "")
+def test_bad_arguments_are_refused_before_anything_changes(change, error, message):
+    model = network()
+    before = bits(model)
+    optimizer = fastnn.Adam()
+    arguments = {"X": X0, "y": Y0, "optimizer": optimizer} | change
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(error, match=message):
+            fit(model, arguments.pop("X"), arguments.pop("y"), **arguments)
+    assert bits(model) == before
+    assert model.history is None
+    assert optimizer.t == 0
+    fit(model, X0, Y0)
+
+
+def test_an_optimizer_of_another_model_is_refused(data):
+    X, y = data
+    optimizer = fastnn.Adam()
+    fit(network(), X, y, optimizer=optimizer)
+    with pytest.raises(ValueError, match="optimizer: expected the model that it has served before"):
+        fit(network(), X, y, optimizer=optimizer)
+
+
+def test_evaluate_refuses_bad_arguments():
+    model = network()
+    for change, message in [
+        ({"X": X0[:, :3]}, "X: expected shape"),
+        ({"y": Y0 + 9}, "y: expected labels"),
+        ({"loss": "mee"}, "loss: expected one of"),
+        ({"sample_weight": -np.ones(M)}, "sample_weight: expected at least 0"),
+    ]:
+        arguments = {"X": X0, "y": Y0, "loss": "cross_entropy"} | change
+        with pytest.raises(ValueError, match=message):
+            model.evaluate(arguments.pop("X"), arguments.pop("y"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patience": 0}, "patience: expected an integer of at least 1"),
+        ({"min_delta": -1}, "min_delta: expected at least 0"),
+        ({"monitor": "lr"}, "monitor: expected one of loss, accuracy, val_loss, val_accuracy"),
+    ],
+)
+def test_bad_early_stopping_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fastnn.EarlyStopping(**arguments)

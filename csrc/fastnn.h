@@ -43,10 +43,11 @@ typedef enum {
  *   BCE    max(z, 0) - z t + log(1 + e^-|z|), t in [0, 1]     l' = sigmoid(z) - t */
 typedef enum { FNN_MSE, FNN_MAE, FNN_HUBER, FNN_BCE } fnn_loss;
 
-/* What a core can do at most: FMA (one multiply, one add) from registers; READ and WRITE; STREAM,
- * writes that pass by the cache; COPY; UPDATE, a read and a write in place. */
+/* What a core can do at most: FMA (one multiply, one add) from registers; READ, WRITE and COPY; UPDATE,
+ * a read and a write in place; STREAM, with writes that pass by the cache. */
 typedef enum {
-    FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_WRITE, FNN_LIMIT_STREAM, FNN_LIMIT_COPY, FNN_LIMIT_UPDATE
+    FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_WRITE, FNN_LIMIT_COPY, FNN_LIMIT_UPDATE,
+    FNN_LIMIT_STREAM_WRITE, FNN_LIMIT_STREAM_COPY
 } fnn_limit;
 
 /* C = epilogue(A B + bias), C of m x n, A of m x k, B of k x n.

@@ -20,7 +20,7 @@ static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t
             const REAL factor = (REAL)(weights ? scale * weights[i] : scale);
             loss[i] = (double)top[0] - zi[label];
             if (n <= VL) { /* the row stays in a register */
-                const vec e = FN(exp_negative)(FN(row_load)(zi, n, lowest) - top), sum = vsum(e);
+                const vec e = FN(exp_negative)(FN(row_fill)(zi, n, lowest) - top), sum = vsum(e);
                 const vec hot = vsel(veq(viota(), vset1((REAL)label)), one, (vec){0});
                 sums[i - begin] = sum[0];
                 if (gi) FN(row_store)(gi, n, (e * (one / sum) - hot) * vset1(factor));
@@ -32,7 +32,7 @@ static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t
             const vec r = one / sum;
             const REAL hot = (gi[label] * r[0] - 1) * factor;
             for (ptrdiff_t j = 0; j < n; j += VL)
-                FN(row_store)(gi + j, n - j, FN(row_load)(gi + j, n - j, one) * r * vset1(factor));
+                FN(row_store)(gi + j, n - j, FN(row_load)(gi + j, n - j) * r * vset1(factor));
             gi[label] = hot;
         }
         vstore(logs, FN(log)(vload(sums)));
@@ -71,8 +71,8 @@ INLINE void FN(loss_rows)(fnn_loss kind, double delta, ptrdiff_t m, ptrdiff_t n,
         const vec factor = vset1((REAL)(w ? scale * w[i] : scale));
         vf64 sum = {0};
         for (ptrdiff_t j = 0; j < n; j += VL) {
-            vec slope, l = FN(loss_vec)(kind, bound, FN(row_load)(z + j, n - j, zero),
-                                        FN(row_load)(t + j, n - j, zero), &slope);
+            vec slope, l = FN(loss_vec)(kind, bound, FN(row_load)(z + j, n - j),
+                                        FN(row_load)(t + j, n - j), &slope);
             if (n - j < VL) l = vsel(vfirst(n - j), l, zero);
             vwiden(&sum, l);
             if (grad) FN(row_store)(grad + i * ldg + j, n - j, slope * factor);

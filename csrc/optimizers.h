@@ -7,11 +7,11 @@ enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
 INLINE void FN(sgd_step)(int kind, int first, ptrdiff_t left, REAL *w, const REAL *g, REAL *v,
                          vec lr, vec momentum, vec weight_decay) {
-    const vec zero = {0}, old = FN(row_load)(w, left, zero);
-    vec step = vfma(weight_decay, old, FN(row_load)(g, left, zero));
+    const vec old = FN(row_load)(w, left);
+    vec step = vfma(weight_decay, old, FN(row_load)(g, left));
     if (kind != FN(SGD_PLAIN)) {
         vec velocity = step;
-        if (!first) velocity = vfma(momentum, FN(row_load)(v, left, zero), step);
+        if (!first) velocity = vfma(momentum, FN(row_load)(v, left), step);
         FN(row_store)(v, left, velocity);
         if (kind == FN(SGD_NESTEROV)) velocity = vfma(momentum, velocity, step);
         step = velocity;
@@ -43,10 +43,10 @@ typedef struct {
 
 INLINE void FN(adam_step)(const FN(adam_constants) *c, ptrdiff_t left, REAL *w, const REAL *g,
                           REAL *m, REAL *s) {
-    const vec zero = {0}, old = FN(row_load)(w, left, zero);
-    const vec gv = vfma(c->coupled, old, FN(row_load)(g, left, zero));
-    const vec mv = vfma(c->beta1, FN(row_load)(m, left, zero), c->rest1 * gv);
-    const vec sv = vfma(c->beta2, FN(row_load)(s, left, zero), c->rest2 * (gv * gv));
+    const vec old = FN(row_load)(w, left);
+    const vec gv = vfma(c->coupled, old, FN(row_load)(g, left));
+    const vec mv = vfma(c->beta1, FN(row_load)(m, left), c->rest1 * gv);
+    const vec sv = vfma(c->beta2, FN(row_load)(s, left), c->rest2 * (gv * gv));
     const vec update = c->step * mv / vfma(vsqrt(sv), c->root, c->eps);
     FN(row_store)(m, left, mv);
     FN(row_store)(s, left, sv);
@@ -80,13 +80,13 @@ typedef struct {
 
 INLINE void FN(rmsprop_step)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t left, REAL *w,
                              const REAL *g, REAL *s, REAL *v) {
-    const vec zero = {0}, old = FN(row_load)(w, left, zero);
-    const vec gv = vfma(c->weight_decay, old, FN(row_load)(g, left, zero));
-    const vec sv = vfma(c->alpha, FN(row_load)(s, left, zero), c->rest * (gv * gv));
+    const vec old = FN(row_load)(w, left);
+    const vec gv = vfma(c->weight_decay, old, FN(row_load)(g, left));
+    const vec sv = vfma(c->alpha, FN(row_load)(s, left), c->rest * (gv * gv));
     vec update = gv / (vsqrt(sv) + c->eps);
     FN(row_store)(s, left, sv);
     if (momentum) {
-        update = vfma(c->momentum, FN(row_load)(v, left, zero), update);
+        update = vfma(c->momentum, FN(row_load)(v, left), update);
         FN(row_store)(v, left, update);
     }
     FN(row_store)(w, left, vfma(-c->lr, update, old));

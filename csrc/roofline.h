@@ -14,6 +14,7 @@ INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, 
     /* From values of their own: equal sums would be computed once. */
     UNROLL for (int i = 0; i < GEMM_MR * GEMM_NV; i++) sum[i] = vload(p) + vset1((REAL)i);
     for (ptrdiff_t round = 0; round < rounds; round++) {
+        __asm__ volatile("" ::: "memory"); /* no round is merged with the next */
         const vec v = vset1((REAL)round);
         switch (what) {
         case FNN_LIMIT_FMA:
@@ -21,15 +22,19 @@ INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, 
             break;
         case FNN_LIMIT_READ: LIMIT_LOOP(n) sum[j] += vload(p + i + j * VL); break;
         case FNN_LIMIT_WRITE: LIMIT_LOOP(n) vstore(p + i + j * VL, v); break;
-        case FNN_LIMIT_STREAM:
-            LIMIT_LOOP(n) vstream(p + i + j * VL, v);
-            vstream_end();
-            break;
         case FNN_LIMIT_COPY:
             LIMIT_LOOP(middle) vstore(p + middle + i + j * VL, vload(p + i + j * VL));
             break;
         case FNN_LIMIT_UPDATE:
             LIMIT_LOOP(n) vstore(p + i + j * VL, vload(p + i + j * VL) + v);
+            break;
+        case FNN_LIMIT_STREAM_WRITE:
+            LIMIT_LOOP(n) vstream(p + i + j * VL, v);
+            vstream_end();
+            break;
+        case FNN_LIMIT_STREAM_COPY:
+            LIMIT_LOOP(middle) vstream(p + middle + i + j * VL, vload(p + i + j * VL));
+            vstream_end();
             break;
         }
     }
@@ -38,14 +43,17 @@ INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, 
 }
 
 static void FN(limit)(fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, void *data) {
+#define LIMIT_CASE(name) case name: FN(limit_loop)(name, rounds, n, data); break
     switch (what) {
-    case FNN_LIMIT_FMA: FN(limit_loop)(FNN_LIMIT_FMA, rounds, n, data); break;
-    case FNN_LIMIT_READ: FN(limit_loop)(FNN_LIMIT_READ, rounds, n, data); break;
-    case FNN_LIMIT_WRITE: FN(limit_loop)(FNN_LIMIT_WRITE, rounds, n, data); break;
-    case FNN_LIMIT_STREAM: FN(limit_loop)(FNN_LIMIT_STREAM, rounds, n, data); break;
-    case FNN_LIMIT_COPY: FN(limit_loop)(FNN_LIMIT_COPY, rounds, n, data); break;
-    case FNN_LIMIT_UPDATE: FN(limit_loop)(FNN_LIMIT_UPDATE, rounds, n, data); break;
+    LIMIT_CASE(FNN_LIMIT_FMA);
+    LIMIT_CASE(FNN_LIMIT_READ);
+    LIMIT_CASE(FNN_LIMIT_WRITE);
+    LIMIT_CASE(FNN_LIMIT_COPY);
+    LIMIT_CASE(FNN_LIMIT_UPDATE);
+    LIMIT_CASE(FNN_LIMIT_STREAM_WRITE);
+    LIMIT_CASE(FNN_LIMIT_STREAM_COPY);
     }
+#undef LIMIT_CASE
 }
 #undef LIMIT_LOOP
 #undef LIMIT_VECTORS

@@ -3,8 +3,14 @@
  * summed lane by lane in that order and folded at the end: the bits depend on the row and its
  * length alone. */
 
-/* The next vector of a row of which n elements are left; lanes beyond them hold `fill`. */
-INLINE vec FN(row_load)(const REAL *x, ptrdiff_t n, vec fill) {
+/* The next vector of a row of which n elements are left. Lanes beyond them hold 0 or, in the second
+ * form, `fill`. */
+INLINE vec FN(row_load)(const REAL *x, ptrdiff_t n) {
+    if (n >= VL) return vload(x);
+    return vload_t(x, vtail_make(n));
+}
+
+INLINE vec FN(row_fill)(const REAL *x, ptrdiff_t n, vec fill) {
     if (n >= VL) return vload(x);
     return vsel(vfirst(n), vload_t(x, vtail_make(n)), fill);
 }
@@ -20,7 +26,7 @@ INLINE void FN(row_store)(REAL *y, ptrdiff_t n, vec v) {
 INLINE vec FN(row_top)(ptrdiff_t n, const REAL *x) {
     const vec lowest = vset1(-(REAL)__builtin_inf());
     vec top = lowest;
-    for (ptrdiff_t j = 0; j < n; j += VL) top = vmax(FN(row_load)(x + j, n - j, lowest), top);
+    for (ptrdiff_t j = 0; j < n; j += VL) top = vmax(FN(row_fill)(x + j, n - j, lowest), top);
     return vtop(top);
 }
 
@@ -30,7 +36,7 @@ INLINE vec FN(row_exp)(ptrdiff_t n, const REAL *x, vec top, REAL *y) {
     const vec lowest = vset1(-(REAL)__builtin_inf());
     vec sum = {0};
     for (ptrdiff_t j = 0; j < n; j += VL) {
-        const vec e = FN(exp_negative)(FN(row_load)(x + j, n - j, lowest) - top);
+        const vec e = FN(exp_negative)(FN(row_fill)(x + j, n - j, lowest) - top);
         if (y) FN(row_store)(y + j, n - j, e);
         sum += e;
     }
@@ -45,29 +51,28 @@ static void FN(softmax)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t ldx, 
         REAL *yi = (REAL *)y + i * ldy;
         const vec top = FN(row_top)(n, xi);
         if (n <= VL) { /* the row stays in a register */
-            const vec e = FN(exp_negative)(FN(row_load)(xi, n, lowest) - top);
+            const vec e = FN(exp_negative)(FN(row_fill)(xi, n, lowest) - top);
             FN(row_store)(yi, n, e * (vset1(1) / vsum(e)));
             continue;
         }
         const vec r = vset1(1) / FN(row_exp)(n, xi, top, yi);
         for (ptrdiff_t j = 0; j < n; j += VL)
-            FN(row_store)(yi + j, n - j, FN(row_load)(yi + j, n - j, r) * r);
+            FN(row_store)(yi + j, n - j, FN(row_load)(yi + j, n - j) * r);
     }
 }
 
 static void FN(softmax_grad)(ptrdiff_t m, ptrdiff_t n, const void *y, ptrdiff_t ldy, const void *gy,
                              ptrdiff_t ldgy, void *gx, ptrdiff_t ldgx) {
-    const vec zero = {0};
     for (ptrdiff_t i = 0; i < m; i++) {
         const REAL *yi = (const REAL *)y + i * ldy, *gi = (const REAL *)gy + i * ldgy;
         REAL *xi = (REAL *)gx + i * ldgx;
-        vec sum = zero;
+        vec sum = {0};
         for (ptrdiff_t j = 0; j < n; j += VL)
-            sum = vfma(FN(row_load)(yi + j, n - j, zero), FN(row_load)(gi + j, n - j, zero), sum);
+            sum = vfma(FN(row_load)(yi + j, n - j), FN(row_load)(gi + j, n - j), sum);
         sum = vsum(sum);
         for (ptrdiff_t j = 0; j < n; j += VL) {
-            const vec g = FN(row_load)(gi + j, n - j, zero) - sum;
-            FN(row_store)(xi + j, n - j, FN(row_load)(yi + j, n - j, zero) * g);
+            const vec g = FN(row_load)(gi + j, n - j) - sum;
+            FN(row_store)(xi + j, n - j, FN(row_load)(yi + j, n - j) * g);
         }
     }
 }
@@ -81,14 +86,14 @@ static void FN(argmax)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz, i
         const REAL *zi = (const REAL *)z + i * ldz;
         vec top = lowest, ordered = one; /* ordered: 1 where no NaN was seen */
         for (ptrdiff_t j = 0; j < n; j += VL) {
-            const vec v = FN(row_load)(zi + j, n - j, lowest);
+            const vec v = FN(row_fill)(zi + j, n - j, lowest);
             top = vmax(v, top);
             ordered = vsel(veq(v, v), ordered, (vec){0});
         }
         top = vtop(top);
         const int nan = vtop(-ordered)[0] == 0;
         for (ptrdiff_t j = 0; j < n; j += VL) {
-            const vec v = FN(row_load)(zi + j, n - j, lowest), lane = viota();
+            const vec v = FN(row_fill)(zi + j, n - j, lowest), lane = viota();
             vec found = vsel(veq(v, top), -lane, lowest);
             if (nan) found = vsel(veq(v, v), lowest, -lane);
             const REAL first = vtop(found)[0];

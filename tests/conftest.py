@@ -59,7 +59,7 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FASTNN_", "OMP_"))}
         return subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             env={**clean, **env},
             capture_output=True,
             text=True,

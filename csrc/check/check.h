@@ -1,6 +1,6 @@
 /* check.h: a small harness for the C checks. Each check_<suite>.c defines
- * `int check_<suite>(const fnn_kernels *k)`, which main.c calls for every instruction set that this CPU
- * has and for both dtypes, and which returns the number of its failures. */
+ * `int check_<suite>(const fnn_kernels *k)`, which main.c calls for every instruction set that this
+ * CPU has and for both dtypes, and which returns the number of its failures. */
 #ifndef FASTNN_CHECK_H
 #define FASTNN_CHECK_H
 
@@ -12,7 +12,7 @@ int check_that(int ok, const char *format, ...) __attribute__((format(printf, 2,
 /* Failures counted since the suite began. */
 int check_failures(void);
 
-/* n elements of k's dtype, 64-byte aligned, set to zero; freed by check_free_all at the end of the suite. */
+/* n elements of k's dtype, zero, 64-byte aligned; check_free_all frees all after a suite. */
 void *check_alloc(const fnn_kernels *k, ptrdiff_t n);
 void check_free_all(void);
 

@@ -18,7 +18,7 @@ int check_roofline(const fnn_kernels *k) {
 
     k->limit(FNN_LIMIT_WRITE, 4, n, p);
     check_that(filled(k, p, k->lanes, n, 3), "%s: written", name);
-    k->limit(FNN_LIMIT_STREAM, 3, n, p);
+    k->limit(FNN_LIMIT_STREAM_WRITE, 3, n, p);
     check_that(filled(k, p, k->lanes, n, 2), "%s: streamed", name);
 
     /* Chain i starts at p + i; two rounds add up every vector in each lane. */
@@ -28,11 +28,13 @@ int check_roofline(const fnn_kernels *k) {
     check_that(filled(k, p, 0, k->lanes, start + 2.0 * (double)(n / k->lanes)), "%s: read",
                name);
 
-    for (ptrdiff_t i = 0; i < n; i++) check_set(k, p, i, (double)i);
-    k->limit(FNN_LIMIT_COPY, 1, n, p);
-    int copied = 1;
-    for (ptrdiff_t i = 0; i < n / 2; i++) copied &= check_get(k, p, n / 2 + i) == (double)i;
-    check_that(copied, "%s: copied", name);
+    for (int stream = 0; stream < 2; stream++) {
+        for (ptrdiff_t i = 0; i < n; i++) check_set(k, p, i, (double)i);
+        k->limit(stream ? FNN_LIMIT_STREAM_COPY : FNN_LIMIT_COPY, 1, n, p);
+        int copied = 1;
+        for (ptrdiff_t i = 0; i < n / 2; i++) copied &= check_get(k, p, n / 2 + i) == (double)i;
+        check_that(copied, "%s: copied%s", name, stream ? ", streamed" : "");
+    }
 
     for (ptrdiff_t i = 0; i < n; i++) check_set(k, p, i, 1);
     k->limit(FNN_LIMIT_UPDATE, 4, n, p); /* adds 0, 1, 2, 3 */

@@ -34,9 +34,10 @@ cdef extern from "fastnn.h" nogil:
         FNN_LIMIT_FMA
         FNN_LIMIT_READ
         FNN_LIMIT_WRITE
-        FNN_LIMIT_STREAM
         FNN_LIMIT_COPY
         FNN_LIMIT_UPDATE
+        FNN_LIMIT_STREAM_WRITE
+        FNN_LIMIT_STREAM_COPY
 
     ctypedef struct fnn_gemm:
         Py_ssize_t m, n, k

@@ -1,16 +1,17 @@
 """What this machine can do at most, for benches to compare with: csrc's limit loops on a team."""
 
 from fastnn._core.csrc cimport (
-    FNN_F32, FNN_F64, FNN_LIMIT_COPY, FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_STREAM,
-    FNN_LIMIT_UPDATE, FNN_LIMIT_WRITE, fnn_kernels, fnn_limit,
+    FNN_F32, FNN_F64, FNN_LIMIT_COPY, FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_STREAM_COPY,
+    FNN_LIMIT_STREAM_WRITE, FNN_LIMIT_UPDATE, FNN_LIMIT_WRITE, fnn_kernels, fnn_limit,
 )
 from fastnn._core.kernels cimport kernels
 from fastnn._core.memory cimport Buffer
 from fastnn._core.threads cimport run_team
 
 cdef dict LIMITS = {
-    "fma": FNN_LIMIT_FMA, "read": FNN_LIMIT_READ, "write": FNN_LIMIT_WRITE,
-    "stream": FNN_LIMIT_STREAM, "copy": FNN_LIMIT_COPY, "update": FNN_LIMIT_UPDATE,
+    "fma": FNN_LIMIT_FMA, "read": FNN_LIMIT_READ, "write": FNN_LIMIT_WRITE, "copy": FNN_LIMIT_COPY,
+    "update": FNN_LIMIT_UPDATE, "stream_write": FNN_LIMIT_STREAM_WRITE,
+    "stream_copy": FNN_LIMIT_STREAM_COPY,
 }
 
 cdef struct Loop:
@@ -46,20 +47,22 @@ cdef class Probe:
 
     def __init__(self, str dtype, int threads, Py_ssize_t nbytes):
         cdef Loop *w = &self.loop
-        cdef Py_ssize_t quantum
+        cdef Py_ssize_t quantum, step
         if threads < 1 or nbytes < 0:
             raise ValueError(f"threads, nbytes: expected at least 1 and 0, got {threads}, {nbytes}")
         w.K = kernels(FNN_F64 if dtype == "float64" else FNN_F32)
         w.members = threads
         quantum = 16 * w.K.lanes
-        w.n = max(1, -(-nbytes // (threads * quantum * w.K.itemsize))) * quantum
+        step = threads * quantum * w.K.itemsize
+        w.n = max(1, (nbytes + step - 1) // step) * quantum
         self.memory = Buffer()
         self.memory.reserve(threads * w.n * w.K.itemsize)
         w.data = self.memory.data
         self.run("write", 1)
 
     def run(self, str what, Py_ssize_t rounds):
-        """Run one loop, "fma", "read", "write", "stream", "copy" or "update".
+        """Run one of csrc's limit loops: "fma", "read", "write", "copy", "update", "stream_write" or
+        "stream_copy".
 
         Returns
         -------

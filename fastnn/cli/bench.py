@@ -1,10 +1,10 @@
 """`fastnn bench`: each kernel against plain NumPy and against what this machine can do at most.
 
 All forms of a case are timed in turn, round after round, so that each meets the same machine; the
-ratios are medians over the rounds, which hold where seconds drift. The limits are measured in the same
-minute: the arithmetic peak by multiply-adds in registers, and for each case the bandwidth of a plain
-loop over as much memory. A case can take no less than the longer of its arithmetic and its traffic
-at these rates (Williams, Waterman, Patterson 2009, "Roofline").
+ratios are medians over the rounds, which hold where seconds drift. The limits are measured in the
+same run: the arithmetic peak by multiply-adds in registers, and for each case the bandwidth of a
+bare loop over as much memory. A case can take no less than the longer of its arithmetic and its
+traffic at these rates (Williams, Waterman, Patterson 2009, "Roofline").
 """
 
 import argparse
@@ -29,12 +29,12 @@ from .bench_cases import CASES, Case, Form
 
 __all__ = ["main", "measure"]
 
-# Seconds of timing for one case, rounds over its forms; samples of a form in a round, each of them long
-# enough for the clock.
+# Seconds of timing for one case, rounds over its forms; samples of a form in a round, each of them
+# long enough for the clock.
 SECONDS, ROUNDS = 0.6, 9
 QUICK_SECONDS, QUICK_ROUNDS = 0.06, 3
 SAMPLES, SHORTEST = 8, 1e-4
-# Threads of OpenMP and of OpenBLAS that wait for work spin for a while, and take a core from whoever
+# Threads of OpenMP and of OpenBLAS that wait for work spin for a while, and take a core from who
 # comes next. So where both use threads, each begins after a rest, with calls that do not count.
 REST, WARM_UP = 0.03, 1e-3
 # OpenBLAS takes its kernels and its blocking from these, where they are set.
@@ -42,8 +42,8 @@ BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 class Row(NamedTuple):
-    """One case as measured: median seconds (fastnn's of its form with `out=`, if it has one), ratios of
-    NumPy's time to fastnn's like form, operations or bytes a second, and the share of the limit."""
+    """One case as measured: median seconds (fastnn's of its form with `out=`, if it has one),
+    NumPy's time over that of fastnn's like form, operations or bytes a second, share of the limit."""
 
     name: str
     fastnn: float
@@ -75,11 +75,11 @@ class Limits:
         """Bytes a second, read and written, in a footprint of nbytes."""
         probe = Probe(self.dtype, self.threads, round(nbytes))
         # Writes that pass by the cache are the faster ones where the footprint exceeds it.
-        kinds = ("write", "stream") if kind == "write" else (kind,)
+        kinds = (kind, f"stream_{kind}") if kind in ("write", "copy") else (kind,)
         return max(self._rate(probe, each, 1e8) for each in kinds for _ in range(8))
 
     def _rate(self, probe: Probe, what: str, amount: float) -> float:
-        """Of one run of about `amount` for each thread, some hundred microseconds to milliseconds."""
+        """Of one run of about `amount` for each thread: some hundred microseconds and more."""
         rounds = max(1, round(amount * self.threads / probe.run(what, 1)))
         start = time.perf_counter()
         done = probe.run(what, rounds)
@@ -148,14 +148,16 @@ def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benches and print their table; returns the exit status."""
     options = _parser().parse_args(argv)
+    if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
+        raise SystemExit(f"fastnn bench: error: --json: no such folder: {options.json}")
     cases = [
         case
         for case in CASES
-        if options.dtype in case.dtypes and all(part in case.name for part in options.only)
+        if options.dtype in case.dtypes and any(part in case.name for part in options.only or [""])
     ]
     if not cases:
         names = ", ".join(dict.fromkeys(case.name.split()[0] for case in CASES))
-        raise SystemExit(f"fastnn bench: error: no case for --only {options.only}; there are {names}")
+        raise SystemExit(f"fastnn bench: error: --only: expected part of a name, as in {names}")
     budget = (QUICK_SECONDS, QUICK_ROUNDS) if options.quick else (SECONDS, ROUNDS)
     threads = options.threads or get_num_threads()
     with thread_limit(threads), _blas_limit(threads) as blas:
@@ -199,7 +201,7 @@ def _positive(text: str) -> int:
 
 @contextlib.contextmanager
 def _blas_limit(threads: int) -> Iterator[str]:
-    """NumPy's BLAS on as many threads, and a word on it: threadpoolctl knows how, NumPy does not."""
+    """NumPy's BLAS on as many threads, and what it is; threadpoolctl knows, NumPy does not."""
     try:
         import threadpoolctl
     except ImportError:
@@ -207,11 +209,12 @@ def _blas_limit(threads: int) -> Iterator[str]:
         return
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         found = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-        yield "; ".join(
+        described = (
             f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', '?')} kernels, "
-            f"{pool['num_threads']} threads"
+            f"threads: {pool['num_threads']}"
             for pool in found
-        ) or "its threads cannot be limited"
+        )
+        yield "; ".join(described) or "its threads cannot be limited"
 
 
 def _machine(dtype: str, threads: int, blas: str) -> dict[str, str]:
@@ -235,44 +238,48 @@ def _cpu() -> str:
 def _warn() -> None:
     found = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
     if found:
-        print(
-            f"\nWarning: the environment sets {' and '.join(found)}, which can slow NumPy's BLAS\n"
-            f"down and make fastnn look better than it is. Unset: env -u {' -u '.join(BLAS_VARIABLES)}"
+        text = (
+            f"Warning: the environment sets {' and '.join(found)}, which can slow NumPy's BLAS and "
+            f"make fastnn look better than it is. Better: env -u {' -u '.join(BLAS_VARIABLES)} "
+            "fastnn bench"
         )
+        print("", *textwrap.wrap(text, 100), sep="\n")
 
 
 _HEADER = f"""
-{"":<28} {"median time of a call":^29}  {"NumPy / fastnn":^15} {"":13} {"share of limit":>14}
-{"":<28} {"fastnn":>9} {"NumPy":>9} {"out=":>9} {"plain":>7} {"out=":>7} {"rate":>9}"""
+{"":<28} {"median time of a call":^29} {"NumPy/fastnn":<12} {"":13} share of limit
+{"":<28} {"fastnn":>9} {"NumPy":>9} {"out=":>9} {"plain":>5} {"out=":>6} {"rate":>7}"""
 
 
 def _line(row: Row) -> str:
     times = " ".join(f"{_time(t):>9}" for t in (row.fastnn, row.numpy, row.numpy_out))
-    ratios = " ".join(f"{_ratio(r):>7}" for r in (row.ratio, row.ratio_out))
-    rate = f"{row.rate / 1e9:>5.3g} {row.unit:<7}"
-    return f"{row.name:<28} {times} {ratios} {rate} {row.limit:>5.0%} {row.limited_by}"
+    # Marked where fastnn is not ahead.
+    ratios = " ".join(f"{_digits(r):>5}{' <'[r <= 1]}" for r in (row.ratio, row.ratio_out))
+    rate = f"{_digits(row.rate / 1e9):>5} {row.unit:<7}"
+    return f"{row.name:<28} {times} {ratios} {rate} {row.limit:>4.0%} {row.limited_by}"
 
 
 def _time(seconds: float) -> str:
-    unit, scale = next((u, s) for u, s in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
-                       if seconds * s >= 1 or u == "ns")  # fmt: skip
-    return f"{seconds * scale:.3g} {unit}"
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * scale >= 1:
+            return f"{_digits(seconds * scale)} {unit}"
+    return f"{_digits(seconds * 1e9)} ns"
 
 
-def _ratio(ratio: float) -> str:
-    """NumPy's time over fastnn's; marked where fastnn is not ahead."""
-    return f"{ratio:.{2 if ratio < 9.95 else 1}f}{' ' if ratio > 1 else '<'}"
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 def _closing(rows: Sequence[Row], limits: Limits) -> str:
     threads = f"{limits.threads} threads" if limits.threads > 1 else "1 thread"
     notes = [
-        "NumPy plain: new arrays, np.where(z > 0, z, a * z) on x @ W.T + b. NumPy out=: its best form, "
-        "nothing allocated. Each is compared with fastnn's like form; the time shown of fastnn is "
-        "that with out=, where it takes one.",
+        "NumPy plain: new arrays, np.where(z > 0, z, a * z) on x @ W.T + b. NumPy out=: its best "
+        "form, nothing allocated. Each is compared with fastnn's like form; the time shown of "
+        "fastnn is that with out=, where it takes one.",
         "Limit: the longer of arithmetic and memory traffic, at the rates that bare loops on "
-        f"{threads} reached meanwhile: {limits.flops / 1e9:.0f} GFLOP/s from registers, and as much memory "
-        "read, written, copied or updated.",
+        f"{threads} reached meanwhile: {limits.flops / 1e9:.0f} GFLOP/s from registers, and as "
+        "much memory read, written, copied or updated.",
         _ahead("plain NumPy", {row.name: row.ratio for row in rows}),
         _ahead("NumPy with out=", {row.name: row.ratio_out for row in rows}),
     ]

@@ -1,9 +1,9 @@
 """What `fastnn bench` and the benches of the repository measure: one list of cases.
 
-A case is one piece of work in three or four forms that give the same result: fastnn's and NumPy's plain
-ones, which return new arrays, and those that write to `out=`, NumPy's in its best form. Weights lie as
-each form likes them best: fastnn's as a model keeps them, NumPy's (n_out, n_in) for `x @ W.T` and
-(n_in, n_out) for the best form.
+A case is one piece of work in three or four forms that give the same result: fastnn's and NumPy's
+plain ones, which return new arrays, and those that write to `out=`, NumPy's in its best form. The
+weights lie as each form likes them best: fastnn's as a model keeps them, NumPy's (n_out, n_in) for
+`x @ W.T` and (n_in, n_out) for the best form.
 """
 
 import itertools
@@ -49,8 +49,8 @@ class Case(NamedTuple):
 
     `flops` counts a multiply-add as two. `traffic` is what must be read and written at least, and
     `footprint` the memory in which that happens, both in elements; `memory` names the limit that
-    traffic meets: "read", "copy", "write" or "update". `tolerance` is the largest difference of two forms'
-    results in units of the largest element, 0 for random fills, which agree in their moments alone.
+    traffic meets: "read", "copy", "write" or "update". `tolerance` is the largest difference of two
+    forms' results in units of the largest element; 0 for random fills, which are alike, not equal.
     """
 
     name: str
@@ -146,28 +146,33 @@ def _pointwise(
 
 def _leaky_relu_best(x: Array, out: Array, scratch: Array) -> Array:
     np.multiply(x, SLOPE, out=scratch)
-    return np.maximum(x, scratch, out=out)
+    np.maximum(x, scratch, out=out)
+    return out
 
 
 def _derivative_plain(x: Array) -> Array:
-    return np.where(x > 0, x.dtype.type(1), x.dtype.type(SLOPE))
+    y: Array = np.where(x > 0, x.dtype.type(1), x.dtype.type(SLOPE))
+    return y
 
 
 def _derivative_best(x: Array, out: Array, scratch: Array) -> Array:
     np.greater(x, 0, out=out)
     np.multiply(out, 1 - SLOPE, out=out)
-    return np.add(out, SLOPE, out=out)
+    np.add(out, SLOPE, out=out)
+    return out
 
 
 def _sigmoid_plain(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
 
 
 def _sigmoid_best(x: Array, out: Array, scratch: Array) -> Array:
     np.negative(x, out=out)
     np.exp(out, out=out)
     np.add(out, 1, out=out)
-    return np.reciprocal(out, out=out)
+    np.reciprocal(out, out=out)
+    return out
 
 
 # NumPy has no erf: its users take the formula with tanh, which is within 5e-4 (Hendrycks and Gimpel
@@ -176,7 +181,8 @@ _GELU = float(np.sqrt(2 / np.pi))
 
 
 def _gelu_plain(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(_GELU * (x + 0.044715 * x * x * x)))
+    y: Array = 0.5 * x * (1 + np.tanh(_GELU * (x + 0.044715 * x * x * x)))
+    return y
 
 
 def _gelu_best(x: Array, out: Array, scratch: Array) -> Array:
@@ -187,18 +193,21 @@ def _gelu_best(x: Array, out: Array, scratch: Array) -> Array:
     np.tanh(out, out=out)
     np.add(out, 1, out=out)
     np.multiply(x, 0.5, out=scratch)
-    return np.multiply(out, scratch, out=out)
+    np.multiply(out, scratch, out=out)
+    return out
 
 
 def _softmax_plain(x: Array) -> Array:
     e = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    y: Array = e / e.sum(axis=1, keepdims=True)
+    return y
 
 
 def _softmax_best(x: Array, out: Array, scratch: Array) -> Array:
     np.subtract(x, x.max(axis=1, keepdims=True), out=out)
     np.exp(out, out=out)
-    return np.divide(out, out.sum(axis=1, keepdims=True), out=out)
+    np.divide(out, out.sum(axis=1, keepdims=True), out=out)
+    return out
 
 
 def _cross_entropy_plain(z: Array, labels: Array) -> tuple[float, Array]:
@@ -225,7 +234,9 @@ def _cross_entropy(m: int, n: int) -> Case:
             grad[rows, labels] -= 1 / m
             return float((np.log(sums[:, 0]) - picked).mean()), grad
 
-        return Forms(partial(CrossEntropy(), z, labels), partial(_cross_entropy_plain, z, labels), best)
+        return Forms(
+            partial(CrossEntropy(), z, labels), partial(_cross_entropy_plain, z, labels), best
+        )
 
     size = 2 * m * n
     return Case(f"cross_entropy {m}x{n}", make, 0, size, size, "copy")
@@ -303,14 +314,14 @@ def _fill(name: str, n: int) -> Case:
 
 def _network(widths: tuple[int, ...], dtype: str) -> Sequential:
     layers: list[Any] = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         layers += [Linear(n_in, n_out, dtype=dtype, bias_init="ones"), LeakyReLU(SLOPE)]
     return Sequential(*layers[:-1], rng=5)
 
 
 def _products(widths: tuple[int, ...]) -> int:
     """Elements of all weights."""
-    return sum(n_in * n_out for n_in, n_out in zip(widths, widths[1:], strict=False))
+    return sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
 def _predict(widths: tuple[int, ...], m: int) -> Case:
@@ -354,11 +365,10 @@ def _train(widths: tuple[int, ...], m: int) -> Case:
         drawn = list(model.state_dict().values())
         state = [np.zeros_like(model._parameters) for _ in range(2)]
         update = Update("adam", model._parameters, model._gradients, state, lr=LR)
+        assert model._plan is not None
         trainer = Trainer(model._plan, x, labels, None, ("cross_entropy",), update, m, 0)
         plain = [_PlainAdam(parameter, LR) for parameter in drawn]
-        best = PlainNetwork(
-            [w.T for w in drawn[::2]], drawn[1::2], m, negative_slope=SLOPE, lr=LR
-        )
+        best = PlainNetwork([w.T for w in drawn[::2]], drawn[1::2], m, negative_slope=SLOPE, lr=LR)
 
         def fastnn() -> float:
             trainer.reset()

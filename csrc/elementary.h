@@ -69,12 +69,13 @@ static const REAL FN(tail_table)[] = {
 /* ln 2 in two pieces: n times the first is exact for every exponent n, with or without an fma. */
 #define LN2_HIGH NUM(0x1.62e4p-1, 0x1.62e42fefa38p-1)
 #define LN2_LOW NUM(0x1.7f7d1cp-20, 0x1.ef35793c7673p-45)
+#define LOG2_E NUM(0x1.715476p+0, 0x1.71547652b82fep+0)
 /* Added to a number and taken away again, it leaves the nearest integer. */
 #define ROUNDER NUM(0x1.8p23, 0x1.8p52)
 
 /* e^r - 1 for x - low = n ln 2 + r; n is whole, |r| <= ln(2) / 2. */
 INLINE vec FN(exp_reduced)(vec x, vec low, vec *n) {
-    *n = vfma(x - low, vset1(NUM(0x1.715476p+0, 0x1.71547652b82fep+0)), vset1(ROUNDER)) -
+    *n = vfma(x - low, vset1(LOG2_E), vset1(ROUNDER)) -
          vset1(ROUNDER);
     vec r = vfma(*n, vset1(-LN2_HIGH), x);
     r = vfma(*n, vset1(-LN2_LOW), r) - low;
@@ -117,14 +118,18 @@ INLINE vec FN(log1p)(vec t) {
     return FN(log_reduced)(f, vsel(big, vset1(1), (vec){0}));
 }
 
-/* tanh x = -m / (2 + m), m = e^(-2 |x|) - 1 without cancellation: within 2.5 ulp everywhere, exact
- * at +-0 and from where it rounds to +-1. */
+/* tanh x = w / (2 - w), w = 1 - e^(-2 |x|) without cancellation: within 2.5 ulp everywhere, exact at
+ * +-0 and from where it rounds to +-1. Errors of e^(-2 |x|) count for less the smaller it is, so one
+ * piece of ln 2 does. */
 INLINE vec FN(tanh)(vec x) {
-    vec n, u = FN(exp_reduced)(vmax(vset1(-40), vabs(x) * vset1(-2)), (vec){0}, &n);
-    const vuint bits = (vuint)(n + vset1(ROUNDER)) << MANTISSA_BITS;
-    const vec p = (vec)(bits + ((UINT)EXPONENT_BIAS << MANTISSA_BITS)); /* 2^n */
-    const vec m = vfma(p, u, p - vset1(1));
-    return vneg_if(((vec){0} - m) / (m + vset1(2)), x);
+    const vec y = vmax(vset1(-40), vabs(x) * vset1(-2));
+    const vec t = vfma(y, vset1(LOG2_E), vset1(ROUNDER)), n = t - vset1(ROUNDER);
+    const vec r = vfma(n, vset1(-NUM(0x1.62e43p-1, 0x1.62e42fefa39efp-1)), y);
+    const vec u = vfma(r * r, HORNER(FN(exp_table), r), r); /* e^r - 1 */
+    const vuint one = (vuint)vset1(1);
+    const vec p = (vec)(((vuint)t << MANTISSA_BITS) + one); /* 2^n */
+    const vec w = vfma(-p, u, vset1(1) - p);
+    return vneg_if(w / (vset1(2) - w), x);
 }
 
 /* 1 / (1 + e^-x) from e = e^-|x|: both tails keep their relative accuracy. Within 2.3 ulp. */

@@ -1,4 +1,4 @@
-/* gemm.h: the matrix product of fastnn.h, in three ways that give the same bits:
+/* gemm.h: the matrix product of fastnn.h, in four ways that give the same bits:
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
  *               pass and of dW as long as W stays in the cache, and of few rows at any size.
@@ -7,6 +7,7 @@
  *               products: rows a power of two apart share a few cache sets.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
+ *   streamed    for one row and a W that only the outer caches hold.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
  * waits in C, which is exact. Thresholds are measured, on 48 KiB of L1 and 1 MiB of L2. */
@@ -17,12 +18,15 @@
  * go through W 32 of its rows at a time, which are streams that the hardware can follow. */
 #define GEMM_LARGE (3 << 20)
 #define GEMM_HUGE (6 << 20)
+/* Bytes of W from which a single row streams through it. */
+#define GEMM_STREAM (2 << 20)
 /* Bytes of a packed block of B: what stays in L2, or, where many rows pay for the copy, in L3. */
 #define GEMM_BLOCK_L2 (512 << 10)
 #define GEMM_BLOCK_L3 (4 << 20)
 
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(4096 / sizeof(REAL)))  /* deepest packed block: each loads and stores C */
+#define STREAM 8                               /* rows of W that a single row of C takes at a time */
 #define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* spreads a copied strip over the cache sets */
 #define AHEAD (64 * NR)                        /* prefetch distance in a packed block, for L3 */
 
@@ -187,6 +191,44 @@ static void FN(by_strips)(const fnn_gemm *g) {
     }
 }
 
+/* Sums that wait in y for the next `count` terms of each: y[j] += sum over q of x[q] b[q * ldb + j]. */
+INLINE void FN(stream_rows)(const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_step,
+                            const REAL *b, ptrdiff_t ldb, REAL *y) {
+    vec w[STREAM];
+    UNROLL for (int q = 0; q < count; q++) w[q] = vset1(x[q * x_step]);
+    ptrdiff_t j = 0;
+    for (; j + VL <= n; j += VL) {
+        vec sum = vload(y + j);
+        UNROLL for (int q = 0; q < count; q++) sum = vfma(w[q], vload(b + q * ldb + j), sum);
+        vstore(y + j, sum);
+    }
+    if (j < n) {
+        const vtail tail = vtail_make(n - j);
+        vec sum = vload_t(y + j, tail);
+        UNROLL for (int q = 0; q < count; q++) sum = vfma(w[q], vload_t(b + q * ldb + j, tail), sum);
+        vstore_t(y + j, sum, tail);
+    }
+}
+
+/* One row of C, for a W that the caches do not hold: bound by reading W, so it is read in long runs,
+ * some rows at a time along n, while y stays in L1. */
+static void FN(streamed)(const fnn_gemm *g) {
+    REAL *const y = g->c;
+    const REAL *x = g->a, *b = g->b;
+    ptrdiff_t p = 0;
+    if (g->bias)
+        memcpy(y, g->bias, (size_t)g->n * sizeof(REAL));
+    else
+        memset(y, 0, (size_t)g->n * sizeof(REAL));
+    for (; p + STREAM <= g->k; p += STREAM, x += STREAM * g->a_cs, b += STREAM * g->b_rs)
+        FN(stream_rows)(STREAM, g->n, x, g->a_cs, b, g->b_rs, y);
+    for (; p < g->k; p++, x += g->a_cs, b += g->b_rs) FN(stream_rows)(1, g->n, x, g->a_cs, b, g->b_rs, y);
+    if (FN(act_in_tile)(g)) {
+        if (g->act != FNN_IDENTITY) FN(act)(g->act, g->slope, g->n, y, y);
+    } else if (FN(act_after)(g))
+        FN(finish)(g, 0, 0, 1, g->n);
+}
+
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
 #define T_ROWS FN(round_up)(8 * (VL / 2 + 1), VL)
 #define T_COLUMNS ((ptrdiff_t)GEMM_MR * 8)
@@ -235,7 +277,10 @@ static void FN(gemm)(const fnn_gemm *g) {
     if (g->m <= 0 || g->n <= 0) return;
     assert((g->a_rs == 1 || g->a_cs == 1) && (g->b_rs == 1 || g->b_cs == 1));
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
-    if (FN(better_transposed)(g))
+    if (g->m == 1 && g->b_cs == 1 && g->n >= 8 * VL &&
+        g->n * g->k * (ptrdiff_t)sizeof(REAL) >= GEMM_STREAM)
+        FN(streamed)(g);
+    else if (FN(better_transposed)(g))
         FN(transposed)(g);
     else
         FN(by_strips)(g);
@@ -265,6 +310,7 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef NR
 #undef KC
 #undef A_PAD
+#undef STREAM
 #undef AHEAD
 #undef T_ROWS
 #undef T_COLUMNS

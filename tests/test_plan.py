@@ -1,5 +1,6 @@
 """The compiled plan: whole networks against float64 NumPy, and the bits under any split."""
 
+import itertools
 import math
 import threading
 
@@ -49,7 +50,7 @@ class Network:
     def __init__(self, sizes, acts, dtype="float64", slope=0.01, extra=(), seed=0):
         rng = np.random.default_rng(seed)
         self.layers, self.ops, at, flat = [], [], 0, []
-        for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
             w = (rng.standard_normal((n_in, n_out)) / math.sqrt(n_in)).astype(dtype)
             b = rng.standard_normal(n_out).astype(dtype) * np.dtype(dtype).type(0.1)
             self.ops.append(("linear", n_in, n_out, at, at + w.size, acts[i], slope))
@@ -73,7 +74,7 @@ def data(m, n, dtype, seed=1):
     return np.random.default_rng(seed).standard_normal((m, n)).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype, tol", [("float32", 2e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize(("dtype", "tol"), [("float32", 2e-5), ("float64", 1e-13)])
 @pytest.mark.parametrize("act", sorted(ACT))
 @pytest.mark.parametrize("m", [1, 7, 33, 200])
 def test_predict_and_forward_match_numpy(isa, dtype, tol, act, m):
@@ -172,7 +173,7 @@ def test_out_is_filled_and_returned():
 
 
 @pytest.mark.parametrize(
-    "x, error, words",
+    ("x", "error", "words"),
     [
         (np.zeros((4, 5), np.float32), ValueError, "x: expected shape (m, 6)"),
         (np.zeros((2, 4, 6), np.float32), ValueError, "x: expected shape"),
@@ -233,7 +234,9 @@ def test_many_threads_predict_at_once():
     assert not wrong
 
 
-def trained(n_threads, dtype="float32", x_dtype=None, index=True, weights=None, sizes=(40, 96, 64, 10)):
+def trained(
+    n_threads, dtype="float32", x_dtype=None, index=True, weights=None, sizes=(40, 96, 64, 10)
+):
     set_num_threads(n_threads)
     net = Network(list(sizes), ["leaky_relu", "gelu", "identity"], dtype, extra=[("dropout", 0.1)])
     x = data(500, sizes[0], x_dtype or dtype)

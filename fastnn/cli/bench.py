@@ -22,7 +22,7 @@ import numpy as np
 
 from .._core.kernels import isa
 from .._core.limits import Probe
-from .._core.threads import get_num_threads, openmp_version
+from .._core.threads import available_cpus, get_num_threads, openmp_version
 from .._version import version
 from ..config import threads as thread_limit
 from .bench_cases import CASES, Case, Form
@@ -34,6 +34,7 @@ __all__ = ["main", "measure"]
 SECONDS, ROUNDS = 0.6, 9
 QUICK_SECONDS, QUICK_ROUNDS = 0.06, 3
 SAMPLES, SHORTEST = 8, 1e-4
+LONGEST = 0.1  # seconds of search for one limit
 # Threads of OpenMP and of OpenBLAS that wait for work spin for a while, and take a core from who
 # comes next. So where both use threads, each begins after a rest, with calls that do not count.
 REST, WARM_UP = 0.03, 1e-3
@@ -43,7 +44,7 @@ BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 class Row(NamedTuple):
     """One case as measured: median seconds (fastnn's of its form with `out=`, if it has one),
-    NumPy's time over that of fastnn's like form, operations or bytes a second, share of the limit."""
+    NumPy's time over that of fastnn's like form, operations or bytes a second, share of limit."""
 
     name: str
     fastnn: float
@@ -64,19 +65,26 @@ class Limits:
         self.dtype, self.threads = dtype, threads
         self._arithmetic = Probe(dtype, threads, 0)
         self.flops = 0.0
-        for _ in range(10):
-            self.look()
+        self.look()
 
     def look(self) -> None:
         """Measure the arithmetic peak once more."""
-        self.flops = max(self.flops, self._rate(self._arithmetic, "fma", 2e8))
+        self.flops = max(self.flops, self._best(self._arithmetic, "fma", 2e8))
 
     def bandwidth(self, kind: str, nbytes: float) -> float:
         """Bytes a second, read and written, in a footprint of nbytes."""
         probe = Probe(self.dtype, self.threads, round(nbytes))
         # Writes that pass by the cache are the faster ones where the footprint exceeds it.
         kinds = (kind, f"stream_{kind}") if kind in ("write", "copy") else (kind,)
-        return max(self._rate(probe, each, 1e8) for each in kinds for _ in range(8))
+        return max(self._best(probe, each, 1e8) for each in kinds)
+
+    def _best(self, probe: Probe, what: str, amount: float) -> float:
+        """The best rate of several runs, more of them while the best two are apart."""
+        deadline = time.perf_counter() + LONGEST
+        rates: list[float] = []
+        while len(rates) < 8 or (rates[-2] < 0.95 * rates[-1] and time.perf_counter() < deadline):
+            rates = sorted([*rates, self._rate(probe, what, amount)])
+        return rates[-1]
 
     def _rate(self, probe: Probe, what: str, amount: float) -> float:
         """Of one run of about `amount` for each thread: some hundred microseconds and more."""
@@ -90,12 +98,16 @@ def measure(
     ours: Sequence[Form], theirs: Sequence[Form], seconds: float, rounds: int, *, rest: bool = False
 ) -> list[list[float]]:
     """Seconds of a call, of each form in each round, as the fastest of a few samples in a row: what
-    other programs take from this one at times does not count. Shape (forms, rounds)."""
+    other programs take from this one at times does not count. Shape (forms, rounds), with fewer
+    rounds, but three, where they take too long."""
     timers = [timeit.Timer(form) for form in (*ours, *theirs)]
     sample = max(SHORTEST, seconds / (len(timers) * rounds * SAMPLES))
     loops = [_loops(timer, sample) for timer in timers]
     times: list[list[float]] = [[] for _ in timers]
-    for _ in range(rounds):
+    deadline = time.perf_counter() + 2 * seconds
+    for done in range(rounds):
+        if done >= 3 and time.perf_counter() > deadline:
+            break
         for i, (timer, (n, taken)) in enumerate(zip(timers, loops, strict=True)):
             if rest and i in (0, len(ours)):
                 time.sleep(REST)
@@ -109,7 +121,7 @@ def _loops(timer: timeit.Timer, sample: float) -> tuple[int, float]:
     """Calls that take about `sample` seconds, or one that takes longer, and what they take."""
     timer.timeit(1)  # allocates, and does not count
     n = 1
-    while (taken := timer.timeit(n)) < sample / 2:
+    while (taken := min(timer.repeat(2, n))) < sample / 2:
         n = max(2 * n, round(n * sample / 2 / taken))
     return n, taken
 
@@ -244,6 +256,11 @@ def _warn() -> None:
             "fastnn bench"
         )
         print("", *textwrap.wrap(text, 100), sep="\n")
+    cpus = available_cpus()
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > cpus / 2:
+        print(
+            f"\nNote: other programs run too (load {load:.1f} on {cpus} CPUs): times will scatter."
+        )
 
 
 _HEADER = f"""

@@ -9,7 +9,6 @@ import argparse
 import itertools
 import math
 import os
-import statistics
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -257,7 +256,7 @@ def _resample(image: np.ndarray, n: int) -> np.ndarray:
 
 
 def _compare(task: Task, options: argparse.Namespace) -> None:
-    """Times epochs of the same training here and in plain NumPy, in turn; prints the medians."""
+    """Times epochs of the same training here and in plain NumPy, in turn; prints the best."""
     model = _network(task, options)
     parameters = model.parameters()
     plain = PlainNetwork(
@@ -290,8 +289,8 @@ def _compare(task: Task, options: argparse.Namespace) -> None:
         start = time.perf_counter()
         plain.epoch(task.x, task.y, task.scale, rng.permutation(len(task.y)))
         theirs.append(time.perf_counter() - start)
-    here, there = statistics.median(ours), statistics.median(theirs)
-    print(f"Time per epoch, the median of {len(ours)} of each in turn ({_threads()}):")
+    here, there = min(ours), min(theirs)
+    print(f"Time per epoch, the best of {len(ours)} of each in turn ({_threads()}):")
     print(f"  fastnn       {here * 1e3:8.1f} ms")
     print(f"  plain NumPy  {there * 1e3:8.1f} ms, {there / here:.1f} times as long\n")
 

@@ -7,26 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from fastnn._core import kernels
 from fastnn._core.plan import Plan
-from fastnn._core.threads import get_num_threads, set_num_threads
+from fastnn._core.threads import set_num_threads
 from fastnn._core.trainer import Trainer
 from fastnn._core.updates import Update
-
-
-@pytest.fixture(params=kernels.available_isas())
-def isa(request):
-    before = kernels.isa()
-    kernels.set_isa(request.param)
-    yield request.param
-    kernels.set_isa(before)
-
-
-@pytest.fixture
-def threads():
-    before = get_num_threads()
-    yield set_num_threads
-    set_num_threads(before)
 
 
 def erf(x):
@@ -87,13 +71,13 @@ def test_predict_and_forward_match_numpy(isa, dtype, tol, act, m):
 
 
 @pytest.mark.parametrize("sizes", [[17, 64, 64, 6], [300, 513, 100, 10], [3, 1, 1], [64, 2048, 5]])
-def test_rows_have_the_same_bits_in_any_batch_and_any_team(isa, threads, sizes):
+def test_rows_have_the_same_bits_in_any_batch_and_any_team(isa, set_threads, sizes):
     net = Network(sizes, ["leaky_relu"] * (len(sizes) - 2) + ["identity"], "float32")
     x = data(300, sizes[0], "float32")
-    threads(1)
+    set_threads(1)
     want = np.concatenate([net.plan.predict(x[i : i + 1]) for i in range(300)])
     for n in (1, 2, 5):
-        threads(n)
+        set_threads(n)
         for m in (1, 2, 3, 13, 14, 15, 31, 64, 300):
             np.testing.assert_array_equal(net.plan.predict(x[:m]), want[:m])
             np.testing.assert_array_equal(net.plan.forward(x[:m]), want[:m])
@@ -254,13 +238,13 @@ def trained(
 
 
 @pytest.mark.parametrize("sizes", [(40, 96, 64, 10), (300, 512, 256, 10)])
-def test_training_has_the_same_bits_for_any_team(isa, threads, sizes):
+def test_training_has_the_same_bits_for_any_team(isa, set_threads, sizes):
     one = trained(1, sizes=sizes)
     assert trained(2, sizes=sizes) == one
     assert trained(5, sizes=sizes) == one
 
 
-def test_a_step_reads_rows_in_order_as_through_an_index(threads):
+def test_a_step_reads_rows_in_order_as_through_an_index():
     net = Network([40, 96, 64, 10], ["leaky_relu", "gelu", "identity"])
     x, labels = data(50, 40, "float64"), np.arange(50) % 10
     weights = np.linspace(0.5, 1.5, 50)
@@ -296,7 +280,7 @@ def test_a_step_is_forward_loss_backward_update(loss):
     assert trainer.loss_sum / 20 == pytest.approx(value, rel=1e-14)
 
 
-def test_evaluate_is_inference(threads):
+def test_evaluate_is_inference():
     net = Network([12, 30, 5], ["relu", "identity"], "float32")
     x = data(2500, 12, "float32")
     labels = np.random.default_rng(1).integers(0, 5, 2500)

@@ -34,6 +34,7 @@ cdef dict ACTS = {
 }
 cdef object ndarray = np.ndarray
 cdef object empty = np.empty
+cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
 
 
 cdef size_t aligned(size_t size) noexcept nogil:
@@ -176,7 +177,7 @@ cdef class Plan:
         cdef Buffer buffer
         cdef double work = self.work(m)
         cdef int team = team_size(work)
-        cdef Py_ssize_t row_bytes, mr
+        cdef Py_ssize_t row_bytes, mr, blocks
         if m == 0 or self.n_out == 0:
             return 0
         t.net = self.net(True)
@@ -188,8 +189,10 @@ cdef class Plan:
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
         if t.by_rows:
-            # Two activations of a block of rows stay in half of a usual L2.
-            t.block = min(m, max(4, 262144 // (row_bytes * mr)) * mr)
+            # Activations of a block of rows stay near the core; each block reads all the weights.
+            t.block = max(4, BLOCK // (row_bytes * mr)) * mr
+            blocks = (m + t.block - 1) // t.block
+            t.block = (m + blocks - 1) // blocks
         t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)
         t.member_bytes = 2 * aligned(t.block * row_bytes) + t.net.gemm_bytes
         try:

@@ -16,7 +16,7 @@
 
 /* Bytes of B from which packing pays, with 128 rows and with 48; the latter is also where few rows
  * go through W 32 of its rows at a time, which are streams that the hardware can follow. */
-#define GEMM_LARGE (3 << 20)
+#define GEMM_LARGE (1 << 20)
 #define GEMM_HUGE (6 << 20)
 /* Bytes of W from which a single row streams through it. */
 #define GEMM_STREAM (2 << 20)
@@ -27,6 +27,7 @@
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(4096 / sizeof(REAL)))  /* deepest packed block: each loads and stores C */
 #define STREAM 8                               /* rows of W that a single row of C takes at a time */
+#define STREAM_COLUMNS ((ptrdiff_t)(8192 / sizeof(REAL)))
 #define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* spreads a copied strip over the cache sets */
 #define AHEAD (64 * NR)                        /* prefetch distance in a packed block, for L3 */
 
@@ -210,23 +211,33 @@ INLINE void FN(stream_rows)(const int count, ptrdiff_t n, const REAL *x, ptrdiff
     }
 }
 
-/* One row of C, for a W that the caches do not hold: bound by reading W, so it is read in long runs,
- * some rows at a time along n, while y stays in L1. */
+/* One row of C, for a W that the inner caches do not hold: bound by reading W, so it is read in long
+ * runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in C, a cache
+ * line that two threads share would travel at each of their turns. */
 static void FN(streamed)(const fnn_gemm *g) {
-    REAL *const y = g->c;
-    const REAL *x = g->a, *b = g->b;
-    ptrdiff_t p = 0;
-    if (g->bias)
-        memcpy(y, g->bias, (size_t)g->n * sizeof(REAL));
-    else
-        memset(y, 0, (size_t)g->n * sizeof(REAL));
-    for (; p + STREAM <= g->k; p += STREAM, x += STREAM * g->a_cs, b += STREAM * g->b_rs)
-        FN(stream_rows)(STREAM, g->n, x, g->a_cs, b, g->b_rs, y);
-    for (; p < g->k; p++, x += g->a_cs, b += g->b_rs) FN(stream_rows)(1, g->n, x, g->a_cs, b, g->b_rs, y);
-    if (FN(act_in_tile)(g)) {
-        if (g->act != FNN_IDENTITY) FN(act)(g->act, g->slope, g->n, y, y);
-    } else if (FN(act_after)(g))
-        FN(finish)(g, 0, 0, 1, g->n);
+    REAL buffer[STREAM_COLUMNS + VL] __attribute__((aligned(VEC_BYTES)));
+    const int parallel = g->b_rs * (ptrdiff_t)sizeof(REAL) % VEC_BYTES == 0;
+    for (ptrdiff_t j = 0; j < g->n; j += STREAM_COLUMNS) {
+        const REAL *x = g->a, *b = (const REAL *)g->b + j;
+        const ptrdiff_t n = FN(least)(STREAM_COLUMNS, g->n - j);
+        /* Columns up to an aligned address: loads that straddle cache lines take a fifth longer. */
+        const ptrdiff_t head = FN(least)(
+            n, parallel ? (ptrdiff_t)(-(uintptr_t)b % VEC_BYTES / sizeof(REAL)) : 0);
+        REAL *const y = buffer + (VL - head) % VL;
+        if (g->bias)
+            memcpy(y, (const REAL *)g->bias + j, (size_t)n * sizeof(REAL));
+        else
+            memset(y, 0, (size_t)n * sizeof(REAL));
+        ptrdiff_t p = 0;
+        for (; p + STREAM <= g->k; p += STREAM, x += STREAM * g->a_cs, b += STREAM * g->b_rs) {
+            FN(stream_rows)(STREAM, head, x, g->a_cs, b, g->b_rs, y);
+            FN(stream_rows)(STREAM, n - head, x, g->a_cs, b + head, g->b_rs, y + head);
+        }
+        for (; p < g->k; p++, x += g->a_cs, b += g->b_rs) FN(stream_rows)(1, n, x, 0, b, 0, y);
+        if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY) FN(act)(g->act, g->slope, n, y, y);
+        memcpy((REAL *)g->c + j, y, (size_t)n * sizeof(REAL));
+    }
+    if (FN(act_after)(g)) FN(finish)(g, 0, 0, 1, g->n);
 }
 
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
@@ -311,6 +322,7 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef KC
 #undef A_PAD
 #undef STREAM
+#undef STREAM_COLUMNS
 #undef AHEAD
 #undef T_ROWS
 #undef T_COLUMNS

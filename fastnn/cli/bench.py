@@ -37,7 +37,7 @@ SAMPLES, SHORTEST = 8, 1e-4
 LONGEST = 0.1  # seconds of search for one limit
 # Threads of OpenMP and of OpenBLAS that wait for work spin for a while, and take a core from who
 # comes next. So where both use threads, each begins after a rest, with calls that do not count.
-REST, WARM_UP = 0.03, 1e-3
+REST, WARM_UP = 0.12, 1e-3
 # OpenBLAS takes its kernels and its blocking from these, where they are set.
 BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 

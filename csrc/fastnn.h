@@ -97,6 +97,7 @@ typedef struct fnn_kernels {
     ptrdiff_t gemm_mr, gemm_nr; /* the main tile: rows, columns. Splits along n at multiples of gemm_nr */
 
     void (*gemm)(const fnn_gemm *g);
+    /* never less for a larger m, n or k */
     size_t (*gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs);
     /* out[j] = sum over i of g[i * ldg + j], in the order of i */
     void (*column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t ldg, void *out);

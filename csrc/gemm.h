@@ -274,11 +274,13 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
     return g->b_cs != 1 && g->a_cs == 1 && 9 * FN(round_up)(g->m, VL) <= 8 * (g->m + VL / 2 + 1);
 }
 
-/* Never less for a larger m or n, so one answer serves all batches up to the largest. */
+/* Never less for a larger m, n or k, so one answer serves all batches up to the largest: a shorter k
+ * may come in deeper blocks. */
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
-    const FN(blocks) s = FN(block_sizes)(m, n, k, b_cs);
-    if (!s.packed) return 0;
-    const ptrdiff_t packed = s.kc * s.nc + GEMM_MR * (s.kc + A_PAD);
+    if (!FN(block_sizes)(m, n, k, b_cs).packed) return 0;
+    const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
+    const ptrdiff_t block = GEMM_BLOCK_L3 / (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t packed = FN(least)(depth * width, block) + GEMM_MR * (depth + A_PAD);
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
     return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);

@@ -193,7 +193,9 @@ def test_labels(kind):
         assert got.flags.c_contiguous
         assert np.array_equal(got, given)
     same = np.array([0, 1], np.int64)
-    assert arrays.as_labels(same, "y", None, 2) is same
+    copy = arrays.as_labels(same, "y", None, 2)
+    same[:] = 9  # what was checked stays what it was
+    assert copy.tolist() == [0, 1]
     assert arrays.as_labels([], "y", 0, 3).shape == (0,)
 
 

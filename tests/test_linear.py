@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracle import assert_within, dense, same_bits, tolerance
 
-from fastnn import linear, linear_backward
+from fastnn import leaky_relu, linear, linear_backward
 
 # Around the tiles of all instruction sets (rows 6, 12, 14; columns 4 to 32) and the blocks of k.
 ROWS = (0, 1, 2, 5, 6, 7, 13, 14, 15, 29)
@@ -433,3 +433,28 @@ def test_backward_at_zero_takes_the_slope(isa, dtype):
     for y in (0.0, -0.0):
         got = linear_backward(x, x, weight, y=np.full((1, 1), y, dtype), negative_slope=0.25)
         assert all(np.all(grad == 0.25) for grad in got)
+
+
+class OnlyDlpack:
+    """An array that is none of NumPy's."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_out_must_not_overlap_a_foreign_input():
+    x = np.ones((4, 4), np.float32)
+    weight = np.ones((4, 4), np.float32)
+    with pytest.raises(ValueError, match="out"):
+        linear(OnlyDlpack(x), weight, out=x)
+    flat = np.ones(9, np.float32)
+    with pytest.raises(ValueError, match="out"):
+        leaky_relu(OnlyDlpack(flat[:-1]), out=flat[1:])
+    assert (x == 1).all()
+    assert (flat == 1).all()

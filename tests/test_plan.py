@@ -43,6 +43,10 @@ class Network:
             self.layers.append((w, b, acts[i], slope))
         self.ops += list(extra)
         self.parameters = np.concatenate(flat)
+        parts = iter(np.split(self.parameters, np.cumsum([part.size for part in flat])[:-1]))
+        self.layers = [
+            (next(parts).reshape(w.shape), next(parts), *rest) for w, _, *rest in self.layers
+        ]
         self.gradients = np.zeros_like(self.parameters)
         self.dtype = np.dtype(dtype)
         self.plan = Plan(self.ops, sizes[0], dtype, self.parameters, self.gradients, 1 / 255)
@@ -114,12 +118,17 @@ def test_gradients_by_central_differences(act, slope, extra):
         np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-8)
 
 
-def test_a_plan_without_layers_and_one_of_activations_alone():
+def test_a_plan_without_layers_and_one_of_activations_alone(set_threads):
     none = np.empty(0)
     x = data(4, 3, "float64")
     np.testing.assert_array_equal(Plan([], 3, "float64", none, none, 1.0).predict(x), x)
     drop = Plan([("dropout", 0.5)], 3, "float64", none, none, 1.0)
     np.testing.assert_array_equal(drop.predict(x), x)
+    wide = np.ones((2, 100_000))
+    for n in (1, 2, 5):
+        set_threads(n)
+        many = Plan([("dropout", 0.5)], 100_000, "float64", none, none, 1.0)
+        np.testing.assert_array_equal(many.predict(wide), wide)
     plan = Plan([("act", "relu", 0.0), ("act", "tanh", 0.0)], 3, "float64", none, none, 1.0)
     np.testing.assert_allclose(plan.predict(x), np.tanh(np.maximum(x, 0)), rtol=1e-14)
     plan.forward(x)
@@ -242,6 +251,25 @@ def test_training_has_the_same_bits_for_any_team(isa, set_threads, sizes):
     one = trained(1, sizes=sizes)
     assert trained(2, sizes=sizes) == one
     assert trained(5, sizes=sizes) == one
+
+
+@pytest.mark.parametrize(("dtype", "batch"), [("float32", 1025), ("float64", 513)])
+def test_a_short_last_batch_after_a_deep_one(isa, set_threads, dtype, batch):
+    # The last batch's dW has a shorter k than the workspace was laid out for.
+    results = []
+    for n in (1, 2, 5):
+        set_threads(n)
+        net = Network([128, 512, 1], ["relu", "identity"], dtype)
+        x, y = data(2 * batch - 1, 128, dtype), data(2 * batch - 1, 1, dtype, 2)
+        update = Update("sgd", net.parameters, net.gradients, [], lr=0.01)
+        trainer = Trainer(net.plan, x, y, None, ("mse",), update, batch, 0)
+        trainer.step(None, 0, batch, 0)
+        z = net.reference(x[batch:])
+        before = trainer.loss_sum
+        trainer.step(None, batch, 2 * batch - 1, 1)
+        assert trainer.loss_sum - before == pytest.approx(((z - y[batch:]) ** 2).sum(), rel=1e-4)
+        results.append((net.parameters.tobytes(), trainer.loss_sum))
+    assert results[0] == results[1] == results[2]
 
 
 def test_a_step_reads_rows_in_order_as_through_an_index():

@@ -406,7 +406,26 @@ static void check_column_sums(const fnn_kernels *k) {
         }
 }
 
+/* Work for the largest product of a kind does for every smaller one. */
+static void check_work(const fnn_kernels *k) {
+    static const ptrdiff_t sizes[] = {1, 31, 48, 128, 200, 511, 512, 513, 1023, 1024, 1025, 2048, 2049};
+    enum { COUNT = sizeof sizes / sizeof *sizes };
+    for (int b_cs = 1; b_cs <= 2; b_cs++)
+        for (int m = 0; m < COUNT; m++)
+            for (int n = 0; n < COUNT; n++)
+                for (int d = 0; d < COUNT; d++) {
+                    const size_t work = k->gemm_work(sizes[m], sizes[n], sizes[d], b_cs);
+                    int enough = 1;
+                    if (m) enough &= k->gemm_work(sizes[m - 1], sizes[n], sizes[d], b_cs) <= work;
+                    if (n) enough &= k->gemm_work(sizes[m], sizes[n - 1], sizes[d], b_cs) <= work;
+                    if (d) enough &= k->gemm_work(sizes[m], sizes[n], sizes[d - 1], b_cs) <= work;
+                    check_that(enough, "%s: a smaller product than %tdx%tdx%td needs more work",
+                               fnn_isa_name(k->isa), sizes[m], sizes[n], sizes[d]);
+                }
+}
+
 int check_gemm(const fnn_kernels *k) {
+    check_work(k);
     check_sizes(k);
     check_random(k, 45, 77, 130, 1);
     check_random(k, 3, 301, 700, 1);

@@ -18,6 +18,8 @@ cdef enum Layout:
 
 # The array to keep alive while the view is used. TypeError unless float32 or float64.
 cdef object take(object obj, str name, Layout layout, View *view)
+# What `out` may overlap: the caller's array, or what a foreign object has become.
+cdef object memory_of(object given, object taken)
 # Checks `out` (see check_out) and looks at it.
 cdef int take_out(object out, str name, tuple shape, int dtype, tuple inputs, object same,
                   View *view) except -1

@@ -223,7 +223,8 @@ def as_labels(obj, str name, rows, classes):
             raise ValueError(
                 f"{name}: expected labels in [0, {classes}), got {array[first]} at index {first}"
             )
-    return np.require(array, np.int64, ("C", "A"))
+    # A copy: kernels index with labels, so nobody may change them after the check.
+    return np.array(array, np.int64)
 
 
 def check_out(out, str name, tuple shape, dtype, *inputs, same=None):
@@ -234,6 +235,10 @@ def check_out(out, str name, tuple shape, dtype, *inputs, same=None):
     cdef View view
     take_out(out, name, shape, dtype_code(dtype), inputs, same, &view)
     return out
+
+
+cdef object memory_of(object given, object taken):
+    return given if isinstance(given, ndarray) else taken
 
 
 cdef int take_out(object out, str name, tuple shape, int dtype, tuple inputs, object same,

@@ -12,7 +12,7 @@ the busiest thread has the least to do.
 import numpy as np
 
 from fastnn._core.arrays cimport (
-    PACKED, ROWS, ROWS_OR_COLUMNS, View, as_slope, dtype_of, take, take_out,
+    PACKED, ROWS, ROWS_OR_COLUMNS, View, as_slope, dtype_of, memory_of, take, take_out,
 )
 from fastnn._core.csrc cimport (
     FNN_IDENTITY, FNN_LEAKY_RELU, fnn_act, fnn_dtype, fnn_gemm, fnn_kernels,
@@ -211,6 +211,7 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
     cdef Forward f
     cdef fnn_gemm *g = &f.y.whole
     cdef Buffer buffer
+    bias_array = None
     x_array = take(x, "x", ROWS, &vx)
     weight_array = take(weight, "weight", ROWS_OR_COLUMNS, &vw)
     check_layer(x_array, &vx, weight_array, &vw)
@@ -228,7 +229,8 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
         out = empty(shape, dtype_of(vx.dtype))
         take(out, "out", PACKED, &vy)
     else:
-        take_out(out, "out", shape, vx.dtype, (x, weight, bias), None, &vy)
+        inputs = (memory_of(x, x_array), memory_of(weight, weight_array), memory_of(bias, bias_array))
+        take_out(out, "out", shape, vx.dtype, inputs, None, &vy)
     g.a, g.a_rs, g.a_cs = vx.data, vx.row_stride, 1
     g.b, g.b_rs, g.b_cs = vw.data, vw.column_stride, vw.row_stride if vw.rows > 1 else 1
     g.c = vy.data

@@ -185,7 +185,8 @@ cdef class Plan:
         mr = t.net.K.gemm_mr
         # By columns a layer is shared by all, at a barrier each; by rows nobody waits, but everyone
         # reads all the weights, which pays only when there are rows enough to use them on.
-        t.by_rows = team == 1 or m >= 4 * mr * team or work < 2000.0 * t.net.n_ops * team
+        t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= 4 * mr * team
+                     or work < 2000.0 * t.net.n_ops * team)
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
         if t.by_rows:

@@ -6,7 +6,7 @@ Everything here is one pass over packed memory: the arrays are checked by arrays
 
 import numpy as np
 
-from fastnn._core.arrays cimport PACKED, View, as_slope, dtype_of, take, take_out
+from fastnn._core.arrays cimport PACKED, View, as_slope, dtype_of, memory_of, take, take_out
 from fastnn._core.csrc cimport (
     FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_RELU, FNN_SIGMOID, FNN_SILU, FNN_TANH, fnn_act,
     fnn_dtype, fnn_kernels,
@@ -82,7 +82,7 @@ cdef object apply(Pass what, object x, fnn_act act, object negative_slope, objec
         out = empty(array.shape, dtype_of(view.dtype))
         take(out, "out", PACKED, &target)
     else:
-        take_out(out, "out", array.shape, view.dtype, (), x, &target)
+        take_out(out, "out", array.shape, view.dtype, (), memory_of(x, array), &target)
     w.K = kernels(<fnn_dtype>view.dtype)
     w.what, w.act = what, act
     w.count, w.width, w.quantum = view.size, 1, 1024

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from libc.stdint cimport uint32_t, uint64_t
-from fastnn._core.arrays cimport PACKED, View, take, take_out
+from fastnn._core.arrays cimport PACKED, View, memory_of, take, take_out
 from fastnn._core.csrc cimport FNN_F32, FNN_F64, fnn_dtype, fnn_kernels, fnn_stream
 from fastnn._core.kernels cimport kernels
 from fastnn._core.threads cimport run_team, team_share, team_size
@@ -237,7 +237,7 @@ def dropout(x, out, seed, stream, rate, start=0):
     array = take(x, "x", PACKED, &view)
     if out is None:
         out = np.empty(array.shape, array.dtype)
-    take_out(out, "out", array.shape, view.dtype, (), x, &target)
+    take_out(out, "out", array.shape, view.dtype, (), memory_of(x, array), &target)
     take_stream(&f, seed, stream, start)
     f.a = as_finite(rate, "rate")
     if not 0 <= f.a < 1:

@@ -72,8 +72,8 @@ cdef extern from *:
     void fnn_barrier(int team) noexcept nogil
     int fnn_watch_forks()
 
-# A fork and join of two threads takes about 1 us, and a sleeping thread more: a thread is worth its
-# call from this much work of its own on (benches/ measures the fork and join).
+# A fork and join of two threads takes about 1 us, and of one that sleeps more: a thread is worth its
+# call from this many nanoseconds of work of its own on.
 cdef double WORTH = 4000.0
 cdef int MAX_THREADS = 1024
 cdef int threads = 1

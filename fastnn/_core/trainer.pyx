@@ -3,6 +3,7 @@
 import numpy as np
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 from fastnn._core.csrc cimport fnn_kernels
 from fastnn._core.kernels cimport kernels
@@ -163,6 +164,7 @@ cdef class Trainer:
             w = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
             target_bytes = targets.nbytes // m if m else 0
             for at in range(0, m, CHUNK):
+                PyErr_CheckSignals()    # Ctrl-C need not wait for the rest
                 rows = min(CHUNK, m - at)
                 part = x
                 part.data += at * x.ld * view.itemsize

@@ -7,6 +7,7 @@ from fastnn._core.csrc cimport (
     FNN_BCE, FNN_F32, FNN_F64, FNN_HUBER, FNN_MAE, FNN_MSE, fnn_kernels, fnn_loss,
 )
 from fastnn._core.kernels cimport kernels
+from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 
 cdef dict KINDS = {"mse": FNN_MSE, "mae": FNN_MAE, "huber": FNN_HUBER, "bce": FNN_BCE}
@@ -54,10 +55,6 @@ cdef void rows_task(void *context, int member, int team) noexcept nogil:
               c.grad + begin * c.n * size if c.grad else NULL, c.row_loss + begin)
 
 
-cdef const char *bytes_of(const unsigned char[::1] flat) noexcept:
-    return <const char *>&flat[0] if flat.shape[0] else NULL
-
-
 def loss_and_grad(tuple spec, z, targets, weights, bint want_grad):
     """Mean loss over the rows of z, and its gradient.
 
@@ -86,11 +83,11 @@ def loss_and_grad(tuple spec, z, targets, weights, bint want_grad):
         raise ValueError(f"y: expected at least one row and one output, got shape {z.shape}")
     row_loss = np.empty(c.m)
     c.row_loss = &row_loss[0]
-    c.z = bytes_of(z.reshape(-1).view(np.uint8))
-    c.targets = bytes_of(targets.reshape(-1).view(np.uint8))
+    c.z = bytes_of(z)
+    c.targets = bytes_of(targets)
     c.target_bytes = targets.nbytes // c.m
-    c.weights = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
-    c.grad = <char *>bytes_of(grad.reshape(-1).view(np.uint8)) if want_grad else NULL
+    c.weights = bytes_of(weights)
+    c.grad = bytes_of(grad)
     with nogil:
         run_team(rows_task, &c, team_size(1.0 * c.m * c.n))
         for i in range(c.m):

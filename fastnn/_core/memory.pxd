@@ -4,3 +4,6 @@ cdef class Buffer:
     cdef size_t size
     # At least `size` bytes from now on; what was in it is lost when it grows.
     cdef int reserve(self, size_t size) except -1
+
+# Where the elements of a C-contiguous ndarray begin; NULL for None or no elements.
+cdef char *bytes_of(object array) except? NULL

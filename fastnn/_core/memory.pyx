@@ -1,6 +1,17 @@
-"""Aligned memory that is kept from call to call, so that a steady state allocates nothing."""
+"""Aligned memory that is kept from call to call, so that a steady state allocates nothing, and the
+addresses of arrays."""
+
+from numpy import uint8
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+
+
+cdef char *bytes_of(object array) except? NULL:
+    cdef const unsigned char[::1] flat
+    if array is None or not array.size:
+        return NULL
+    flat = array.reshape(-1).view(uint8)
+    return <char *>&flat[0]
 
 
 cdef class Buffer:

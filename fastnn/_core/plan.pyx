@@ -18,20 +18,17 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 from fastnn._core.arrays import as_array, as_real, check_out
 from fastnn._core.csrc cimport (
-    FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_RELU, FNN_SIGMOID, FNN_SILU,
-    FNN_TANH, fnn_act, fnn_kernels,
+    FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_SILU, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
+from fastnn._core.memory cimport bytes_of
 from fastnn._core.passes cimport (
     ACT, DROPOUT, FLOAT32, FLOAT64, LINEAR, SAME, SOFTMAX, UINT8, Inference, backward_task,
     forward_task, inference_task, training_output,
 )
+from fastnn._core.pointwise cimport act_of
 from fastnn._core.threads cimport run_team, team_size
 
-cdef dict ACTS = {
-    "identity": FNN_IDENTITY, "leaky_relu": FNN_LEAKY_RELU, "relu": FNN_RELU, "tanh": FNN_TANH,
-    "sigmoid": FNN_SIGMOID, "gelu": FNN_GELU, "silu": FNN_SILU,
-}
 cdef object ndarray = np.ndarray
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
@@ -39,10 +36,6 @@ cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block 
 
 cdef size_t aligned(size_t size) noexcept nogil:
     return (size + 63) // 64 * 64
-
-
-cdef char *data_of(unsigned char[::1] flat) noexcept:
-    return <char *>&flat[0] if flat.shape[0] else NULL
 
 
 cdef class Plan:
@@ -69,8 +62,8 @@ cdef class Plan:
         self.n_in, self.uint8_scale = n_in, uint8_scale
         self.parameters, self.gradients = parameters, gradients
         self.n_parameters = parameters.size
-        self.w = data_of(parameters.view(np.uint8))
-        self.g = data_of(gradients.view(np.uint8))
+        self.w = bytes_of(parameters)
+        self.g = bytes_of(gradients)
         self.free_work = []
         self.training_memory = Buffer()
         self.pending = -1
@@ -99,11 +92,11 @@ cdef class Plan:
             if spec[0] == "linear":
                 op.kind = LINEAR
                 op.n_in, op.n_out, op.weight, op.bias = spec[1], spec[2], spec[3], spec[4]
-                op.act, op.slope = <fnn_act><int>ACTS[spec[5]], spec[6]
+                op.act, op.slope = act_of(spec[5]), spec[6]
                 width = op.n_out
             elif spec[0] == "act":
                 op.kind = ACT
-                op.act, op.slope = <fnn_act><int>ACTS[spec[1]], spec[2]
+                op.act, op.slope = act_of(spec[1]), spec[2]
             elif spec[0] == "softmax":
                 op.kind = SOFTMAX
             else:

@@ -8,16 +8,13 @@ from libc.stdint cimport int64_t, uint64_t
 from fastnn._core.csrc cimport fnn_kernels
 from fastnn._core.kernels cimport kernels
 from fastnn._core.losses cimport Loss, loss_rows, parse_loss
+from fastnn._core.memory cimport bytes_of
 from fastnn._core.passes cimport Rows, Training, step_task
 from fastnn._core.plan cimport Plan
 from fastnn._core.threads cimport run_team, team_size
 from fastnn._core.updates cimport Update, begin_update
 
 cdef Py_ssize_t CHUNK = 1024    # rows of an evaluation at a time
-
-
-cdef const char *bytes_of(const unsigned char[::1] flat) noexcept:
-    return <const char *>&flat[0] if flat.shape[0] else NULL
 
 
 cdef class Trainer:
@@ -66,9 +63,9 @@ cdef class Trainer:
         self.has_view = True
         self.arrays = (targets, weights)
         check_targets(plan, &self.loss, self.m, targets, weights)
-        self.targets = bytes_of(targets.reshape(-1).view(np.uint8))
+        self.targets = bytes_of(targets)
         self.target_bytes = targets.nbytes // self.m if self.m else 0
-        self.weights = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
+        self.weights = bytes_of(weights)
         if update.rule.w != plan.w or update.rule.n != plan.n_parameters:
             raise ValueError("update: expected one that is bound to this plan's parameters")
 
@@ -160,8 +157,8 @@ cdef class Trainer:
         try:
             check_targets(plan, &self.loss, m, targets, weights)
             out = np.empty(max(1, CHUNK * plan.n_out * K.itemsize), np.int8)
-            t = bytes_of(targets.reshape(-1).view(np.uint8))
-            w = bytes_of(weights.view(np.uint8)) if weights is not None else NULL
+            t = bytes_of(targets)
+            w = bytes_of(weights)
             target_bytes = targets.nbytes // m if m else 0
             for at in range(0, m, CHUNK):
                 PyErr_CheckSignals()    # Ctrl-C need not wait for the rest

@@ -19,4 +19,3 @@ cdef void update_range(const fnn_kernels *K, const Rule *rule, Py_ssize_t begin,
 cdef class Update:
     cdef Rule rule
     cdef readonly object parameters, gradients, state
-    cdef object views

@@ -5,6 +5,7 @@ import numpy as np
 from libc.math cimport pow
 from fastnn._core.csrc cimport FNN_F32, FNN_F64, fnn_dtype, fnn_kernels
 from fastnn._core.kernels cimport kernels
+from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 
 cdef enum:
@@ -48,10 +49,6 @@ cdef void update_task(void *context, int member, int team) noexcept nogil:
     update_range(kernels(<fnn_dtype>rule.dtype), rule, begin, end)
 
 
-cdef char *data_of(unsigned char[::1] flat) noexcept:
-    return <char *>&flat[0] if flat.shape[0] else NULL
-
-
 cdef class Update:
     """Update(kind, parameters, gradients, state, **hyper): w, g and the optimizer's state.
 
@@ -77,14 +74,13 @@ cdef class Update:
                     f" got {array.shape} and {array.dtype}"
                 )
         self.parameters, self.gradients, self.state = parameters, gradients, state
-        self.views = [array.view(np.uint8) for array in (parameters, gradients, *state)]
         rule.kind = KINDS[kind]
         rule.dtype = FNN_F32 if parameters.dtype == np.float32 else FNN_F64
         rule.n = parameters.size
-        rule.w = data_of(self.views[0])
-        rule.g = data_of(self.views[1])
-        rule.first = data_of(self.views[2]) if len(state) > 0 else NULL
-        rule.second = data_of(self.views[3]) if len(state) > 1 else NULL
+        rule.w = bytes_of(parameters)
+        rule.g = bytes_of(gradients)
+        rule.first = bytes_of(state[0]) if len(state) > 0 else NULL
+        rule.second = bytes_of(state[1]) if len(state) > 1 else NULL
         rule.lr, rule.weight_decay, rule.momentum = lr, weight_decay, momentum
         rule.nesterov, rule.decoupled = nesterov, decoupled
         rule.beta1, rule.beta2, rule.eps, rule.alpha = beta1, beta2, eps, alpha

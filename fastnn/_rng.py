@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -33,3 +35,18 @@ def stream_seed(rng: RNG = None) -> int:
     except (TypeError, ValueError) as error:
         raise type(error)(f"rng: expected {_EXPECTED}, got {rng!r}") from None
     return int(generator.integers(0, 2**64 - 1, dtype=uint64, endpoint=True))
+
+
+@contextlib.contextmanager
+def rewinding(*rngs: RNG) -> Iterator[None]:
+    """Sets these back to where they were, as far as they advance, if the block raises."""
+    from numpy.random import BitGenerator
+
+    sources = [getattr(rng, "bit_generator", rng) for rng in rngs]
+    states = [(source, source.state) for source in sources if isinstance(source, BitGenerator)]
+    try:
+        yield
+    except BaseException:
+        for source, state in states:
+            source.state = state
+        raise

@@ -88,6 +88,11 @@ class EarlyStopping:
     restore_best : bool
         Whether the model has the best epoch's parameters at the end of `fit`, also where the epochs
         ran out first; an exception leaves those of the last step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not such a one.
     """
 
     patience: int = 5

@@ -8,7 +8,7 @@ how far.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .files import load_tensors, save_tensors
 if TYPE_CHECKING:
     from .training import Run
 
-__all__ = ["read", "write"]
+__all__ = ["Found", "read", "restore", "write"]
 
 _ENTRY = "fastnn_checkpoint"
 _OPTIMIZER, _BEST = "optimizer.", "best"
@@ -64,23 +64,51 @@ def write(path: Path, run: Run) -> None:
     save_tensors(path, tensors, {_ENTRY: text})
 
 
-def read(path: Path, run: Run, any_seed: bool) -> None:
-    """Set the run to where the checkpoint was written.
+class Found(NamedTuple):
+    """The checked content of a checkpoint."""
+
+    parameters: dict[str, np.ndarray]
+    optimizer: dict[str, Any]
+    history: History
+    seed: int
+    stopped: bool
+    best: tuple[float, int | None, np.ndarray | None] | None
+
+
+def read(path: Path, run: Run, any_seed: bool) -> Found:
+    """What the checkpoint holds for this run, in which nothing changes.
 
     any_seed : whether the run may take over the file's seed.
 
     Raises
     ------
     ValueError
-        If the file is not a checkpoint, or one of another run; nothing has changed then.
+        If the file is not a checkpoint, or one of another run.
+    OSError
+        If the file cannot be read.
     """
-    tensors, metadata = load_tensors(path)
     try:
-        _restore(run, tensors, _parsed(metadata), any_seed)
+        tensors, metadata = load_tensors(path)
+    except OSError as error:
+        raise OSError(error.errno, f"checkpoint: {error.strerror}", error.filename) from None
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {error}") from None
+    try:
+        return _found(run, tensors, _parsed(metadata), any_seed)
     except KeyError as error:
         raise ValueError(f"checkpoint: {os.fspath(path)}: {error} is missing") from None
     except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint: {os.fspath(path)}: {error}") from None
+
+
+def restore(run: Run, found: Found) -> None:
+    """Set the run, whose optimizer is bound, to where the checkpoint was written."""
+    run.optimizer.load_state_dict(found.optimizer)
+    run.model._assign(found.parameters)
+    run.seed, run.stopped, run.history = found.seed, found.stopped, found.history
+    if run.stopper is not None and found.best is not None:
+        run.stopper.best, run.stopper.best_epoch, run.stopper.parameters = found.best
+        run.history.best_epoch = run.stopper.best_epoch
 
 
 def _parsed(metadata: dict[str, str]) -> dict[str, Any]:
@@ -94,9 +122,9 @@ def _parsed(metadata: dict[str, str]) -> dict[str, Any]:
     return content
 
 
-def _restore(
+def _found(
     run: Run, tensors: dict[str, np.ndarray], content: dict[str, Any], any_seed: bool
-) -> None:
+) -> Found:
     for name, value in identity(run).items():
         if content["run"][name] != value:
             raise ValueError(
@@ -112,16 +140,11 @@ def _restore(
     if len({len(values) for values in history.values()}) != 1:
         raise ValueError("history: expected lists of one length, got several")
     best = _best(run, tensors, state) if run.stopper is not None else None
-    optimizer = {"t": state["t"]}
+    optimizer: dict[str, Any] = {"t": as_int(state["t"], "t", 0)}
     for name in run.optimizer.state_names():
         optimizer[name] = tensors.pop(_OPTIMIZER + name)
-    values = run.model._fitting(tensors)
-    run.optimizer.load_state_dict(optimizer)
-    run.model._assign(values)
-    run.seed, run.stopped, run.history = seed, stopped, history
-    if run.stopper is not None and best is not None:
-        run.stopper.best, run.stopper.best_epoch, run.stopper.parameters = best
-        history.best_epoch = run.stopper.best_epoch
+        _check_flat(run, optimizer[name], _OPTIMIZER + name)
+    return Found(run.model._fitting(tensors), optimizer, history, seed, stopped, best)
 
 
 def _best(
@@ -131,12 +154,17 @@ def _best(
     epoch = state["best_epoch"]
     if epoch is not None:
         as_int(epoch, "best_epoch", 0)
-    parameters, expected = tensors.pop(_BEST, None), run.model._parameters
-    if parameters is not None and (
-        parameters.shape != expected.shape or parameters.dtype != expected.dtype
-    ):
-        raise ValueError(
-            f"{_BEST}: expected {expected.dtype} of shape {expected.shape}, "
-            f"got {parameters.dtype} of shape {parameters.shape}"
-        )
+    parameters = tensors.pop(_BEST, None)
+    if parameters is not None:
+        _check_flat(run, parameters, _BEST)
     return float(state["best"]), epoch, parameters
+
+
+def _check_flat(run: Run, array: np.ndarray, name: str) -> None:
+    """That an array can stand beside the model's buffer of parameters."""
+    expected = run.model._parameters
+    if array.shape != expected.shape or array.dtype != expected.dtype:
+        raise ValueError(
+            f"{name}: expected {expected.dtype} of shape {expected.shape}, "
+            f"got {array.dtype} of shape {array.shape}"
+        )

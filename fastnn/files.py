@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._initialization import Initialization
+from ._initialization import Recorded
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -32,7 +32,7 @@ __all__ = ["load", "load_tensors", "save_model", "save_tensors"]
 
 VERSION = 1
 ENTRY = "fastnn"  # the key of a model's description in the metadata
-HEADER_LIMIT = 100_000_000  # bytes, the format's own limit
+HEADER_LIMIT = 4 << 20  # bytes; the format allows 100 MB, which as Python objects would be GBs
 _SIZE_LIMIT = 2**63 - 1
 
 _DTYPES = {
@@ -168,18 +168,8 @@ def _model(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> "Sequent
     model.load_state_dict(tensors)
     for layer, entry in zip(layers, entries, strict=True):
         if isinstance(layer, Linear):
-            layer._weight_init = _Recorded(entry["initialization"])
+            layer._weight_init = Recorded(entry["initialization"])
     return model
-
-
-class _Recorded(Initialization):
-    """How the weights in a file were once drawn, in words, for `summary`."""
-
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def __str__(self) -> str:
-        return self.words
 
 
 def _layer(index: int, entry: Any) -> "Layer":
@@ -225,7 +215,8 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     TypeError
         If a name, a metadata key or value is not a str, or the format lacks a dtype.
     ValueError
-        If a tensor is named "__metadata__", or the header would exceed the format's limit.
+        If a tensor is named "__metadata__", or the header would be one that `load_tensors` refuses:
+        more than 4 MiB, or names full of brackets and colons.
     OSError
         If the file cannot be written.
     """
@@ -251,6 +242,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_LIMIT:
         raise ValueError(f"header: expected at most {HEADER_LIMIT} bytes, got {len(text)}")
+    _check_density(text)
     _write_atomically(
         os.fspath(path), [len(text).to_bytes(8, "little"), text] + [arrays[name] for name in names]
     )
@@ -295,7 +287,8 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     -------
     tensors : dict of name to ndarray
         In the order of the data; writable, in the machine's byte order. Together they take as many
-        bytes as the file has.
+        bytes as the file has. A broken file makes no larger array; its header, of at most 4 MiB,
+        takes at most 30 times its size in memory while it is parsed.
     metadata : dict of str to str
 
     Raises
@@ -335,7 +328,20 @@ def _read_parts(path: str) -> tuple[dict[str, Any], np.ndarray]:
             raise ValueError("the file became shorter while it was read")
     if text[:1] != b"{":
         raise ValueError("not a safetensors file: its header does not begin with '{'")
+    _check_density(text)
     return _parse(text, "header"), data
+
+
+def _check_density(header: bytes) -> None:
+    """Refuse what would take much more memory as Python objects than as text.
+
+    An empty list takes 3 bytes of text and 64 as an object. In a real header a tensor takes at
+    least 53 bytes with 3 brackets and 4 keys. Text within the metadata counts as well, since that
+    is parsed in its turn.
+    """
+    most = 1000 + len(header) // 12
+    if header.count(b"[") + header.count(b"{") > most or header.count(b":") > most:
+        raise ValueError(f"header: more than {most} brackets or keys in {len(header)} bytes")
 
 
 def _parse(text: bytes | str, what: str) -> dict[str, Any]:

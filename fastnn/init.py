@@ -17,15 +17,16 @@ before anything is written.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._checks import as_float_dtype
 from ._core.arrays import as_finite
 from ._core.random import normal_fill, truncated_normal_fill, uniform_fill
 from ._rng import stream_seed
@@ -55,7 +56,6 @@ __all__ = [
 Shape: TypeAlias = int | Sequence[int]
 Array: TypeAlias = NDArray[Any]
 
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 # Standard deviation of a standard normal truncated at -2 and 2: sqrt(1 - 4 phi(2) / erf(sqrt 2)).
@@ -87,6 +87,8 @@ def _shape(shape: Shape) -> tuple[int, ...]:
             ) from None
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape: expected lengths of at least 0, got {lengths}")
+    if math.prod(length for length in lengths if length) > sys.maxsize // 8:
+        raise ValueError(f"shape: too large for an array, got {lengths}")
     return lengths
 
 
@@ -112,31 +114,21 @@ def _positive(value: float, name: str) -> float:
     return number
 
 
-def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        wanted = np.dtype(object)
-    if dtype is None or wanted not in _DTYPES:
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return wanted
-
-
 def _representable(value: float, name: str, dtype: DTypeLike) -> float:
     number: float = as_finite(value, name)
-    if abs(number) > float(np.finfo(_dtype(dtype)).max):
-        raise ValueError(f"{name}: expected a finite {_dtype(dtype)}, got {value}")
+    if abs(number) > float(np.finfo(as_float_dtype(dtype)).max):
+        raise ValueError(f"{name}: expected a finite {as_float_dtype(dtype)}, got {value}")
     return number
 
 
 def _target(shape: Shape, dtype: DTypeLike, out: Array | None) -> Array:
     """`out` after its checks, or a new array."""
     lengths = _shape(shape)
-    wanted = _dtype(dtype)
+    wanted = as_float_dtype(dtype)
     if out is None:
         return np.empty(lengths, wanted)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
+    if not isinstance(out, np.ndarray) or hasattr(out, "mask"):
+        raise TypeError(f"out: expected a plain ndarray, got {type(out).__name__}")
     if out.dtype != wanted:
         raise TypeError(f"out: expected dtype {wanted}, got {out.dtype}")
     if out.shape != lengths:
@@ -185,9 +177,9 @@ def zeros(
 ) -> Array:
     """All 0. For biases; as weights they keep all units of a layer alike, which learn the same.
 
-    `rng` and `stream` are accepted and not used, as in the others that draw nothing.
+    `rng` and `stream` are checked and not used, as in the others that draw nothing.
     """
-    return constant(shape, 0.0, dtype=dtype, out=out)
+    return constant(shape, 0.0, dtype=dtype, rng=rng, stream=stream, out=out)
 
 
 def ones(
@@ -199,7 +191,7 @@ def ones(
     out: Array | None = None,
 ) -> Array:
     """All 1."""
-    return constant(shape, 1.0, dtype=dtype, out=out)
+    return constant(shape, 1.0, dtype=dtype, rng=rng, stream=stream, out=out)
 
 
 def constant(
@@ -214,6 +206,9 @@ def constant(
     """All `value`, a finite number."""
     number = _representable(value, "value", dtype)
     array = _target(shape, dtype, out)
+    uniform_fill(np.empty(0, array.dtype), 0, stream, 0.0, 1.0)  # checks the stream
+    if not isinstance(rng, np.random.Generator | np.random.BitGenerator):  # which it would advance
+        stream_seed(rng)
     array[...] = number
     return array
 
@@ -230,7 +225,7 @@ def eye(
     """`gain` on the main diagonal, 0 elsewhere: y = gain * x as far as the widths agree."""
     _fans(shape)
     factor = _representable(gain, "gain", dtype)
-    array = constant(shape, 0.0, dtype=dtype, out=out)
+    array = constant(shape, 0.0, dtype=dtype, rng=rng, stream=stream, out=out)
     np.fill_diagonal(array, factor)
     return array
 
@@ -476,7 +471,11 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     ------
     ValueError
         For another name, or a slope that is not finite.
+    TypeError
+        If nonlinearity is not a str, or the slope not a number.
     """
+    if not isinstance(nonlinearity, str):
+        raise TypeError(f"nonlinearity: expected a name, got {type(nonlinearity).__name__}")
     if nonlinearity not in _GAINS:
         raise ValueError(
             f"nonlinearity: expected one of {', '.join(sorted(_GAINS))}, got {nonlinearity!r}"
@@ -484,76 +483,3 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     if nonlinearity == "leaky_relu":
         return math.sqrt(2) / math.hypot(1.0, as_finite(negative_slope, "negative_slope"))
     return _GAINS[nonlinearity]
-
-
-def _uniform_std(shape: Shape, low: float = -0.1, high: float = 0.1) -> float:
-    return (high - low) / math.sqrt(12)
-
-
-def _truncated_std(
-    shape: Shape, mean: float = 0.0, std: float = 0.01, low: float = -2.0, high: float = 2.0
-) -> float:
-    def density(z: float) -> float:
-        return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-
-    mass = (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2
-    shift = (density(low) - density(high)) / mass
-    return std * math.sqrt(1 + (low * density(low) - high * density(high)) / mass - shift * shift)
-
-
-# The initializers by name, with the standard deviation each aims at (None: it draws nothing).
-_STD: dict[str, Callable[..., float] | None] = {
-    "constant": None,
-    "eye": None,
-    "he_normal": _he_std,
-    "he_uniform": _he_std,
-    "lecun_normal": _lecun_std,
-    "lecun_uniform": _lecun_std,
-    "normal": lambda shape, mean=0.0, std=0.01: std,
-    "ones": None,
-    "orthogonal": lambda shape, gain=1.0: abs(gain) / math.sqrt(max(_fans(shape))),
-    "truncated_normal": _truncated_std,
-    "uniform": _uniform_std,
-    "variance_scaling": _scaled_std,
-    "xavier_normal": _xavier_std,
-    "xavier_uniform": _xavier_std,
-    "zeros": None,
-}
-
-
-def resolve(name: str) -> Callable[..., Array]:
-    """The initializer of that name; ValueError for another name."""
-    if not isinstance(name, str):
-        raise TypeError(f"initializer: expected a name, got {type(name).__name__}")
-    if name not in _STD:
-        raise ValueError(f"initializer: expected one of {', '.join(_STD)}, got {name!r}")
-    function: Callable[..., Array] = globals()[name]
-    return function
-
-
-def describe(initializer: str | Callable[..., Any], shape: Shape, **arguments: Any) -> str:
-    """What an initializer does to a weight of that shape: "he_normal, slope 0.01, std 0.0505".
-
-    `initializer` is a name, a function of this module or a functools.partial of one; `arguments`
-    are its keywords. Those that concern the values are named, then the standard deviation that the
-    formula gives for this shape. A function from elsewhere is told by its name alone.
-    """
-    if isinstance(initializer, functools.partial):
-        arguments = initializer.keywords | arguments
-        initializer = initializer.func
-    function = resolve(initializer) if isinstance(initializer, str) else initializer
-    name = getattr(function, "__name__", type(function).__name__)
-    if globals().get(name) is not function:
-        return str(name)
-    values = {k: v for k, v in arguments.items() if k not in ("dtype", "rng", "stream", "out")}
-    if name.startswith("he_"):
-        values = {"negative_slope": 0.0} | values
-    words = [name]
-    for key, value in values.items():
-        text = f"{value:.3g}" if isinstance(value, (int, float)) else str(value)
-        if key != "std":
-            words.append(f"{'slope' if key == 'negative_slope' else key} {text}")
-    std = _STD[name]
-    if std is not None:
-        words.append(f"std {std(shape, **values):.3g}")
-    return ", ".join(words)

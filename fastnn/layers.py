@@ -22,7 +22,7 @@ from ._core.linear import linear, linear_backward
 from ._core.pointwise import act, act_grad, softmax, softmax_grad
 from ._core.random import dropout
 from ._initialization import Initialization, Recorded, auto, repeatable
-from ._rng import stream_seed
+from ._rng import rewinding, stream_seed
 
 if TYPE_CHECKING:
     from ._rng import RNG
@@ -47,7 +47,11 @@ _BIAS_STREAMS = 1 << 32  # a weight draws from stream i, its bias from stream i 
 
 
 class Layer:
-    """What all layers have in common: `layer(x)`, `forward`, `backward`, a repr."""
+    """What all layers have in common: `layer(x)`, `forward`, `backward`, a repr.
+
+    All three raise ValueError or TypeError where the shape or dtype of x or grad does not fit, and
+    `backward` RuntimeError where no `forward` went before.
+    """
 
     _owner: Any = None  # a weak reference to the model that the layer is part of
     _saved: Array | None = None  # what forward leaves for backward
@@ -61,10 +65,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, grad: ArrayLike) -> Array:
-        """The gradient by the input of the last `forward`, given that by its output.
-
-        Raises RuntimeError where no `forward` went before.
-        """
+        """The gradient by the input of the last `forward`, given that by its output."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
@@ -255,27 +256,28 @@ class Linear(Layer):
 
     def _drawn(self) -> Array:
         if self._parameters is None:
-            self._draw(self._rng, 0, None)
-            assert self._parameters is not None
+            with rewinding(self._rng):
+                self._weight_init, self._parameters = self._draw(self._rng, 0, None)
         return self._parameters
 
-    def _draw(self, rng: RNG, stream: int, follower: Layer | None) -> None:
-        """First values for the parameters, from this stream of rng.
+    def _draw(self, rng: RNG, stream: int, follower: Layer | None) -> tuple[Initialization, Array]:
+        """How the weight is drawn, and first values for the parameters, from this stream of rng.
 
         follower : the layer that the output goes to.
         """
-        if self._weight_init is None:
+        how = self._weight_init
+        if how is None:
             name, slope = "identity", 0.0
             if isinstance(follower, Activation):
                 name, slope = follower.name, follower.negative_slope
-            self._weight_init = self._initialization(auto(name, slope), "weight_init")
-        assert isinstance(self._weight_init, Initialization)
+            how = self._initialization(auto(name, slope), "weight_init")
+        assert isinstance(how, Initialization)
         root = repeatable(rng)
         flat = np.empty(self.size, self.dtype)
-        self._weight_of(flat)[...] = self._weight_init.draw(root, stream)
+        self._weight_of(flat)[...] = how.draw(root, stream)
         if self.has_bias:
             self._bias_of(flat)[...] = self._bias_init.draw(root, stream + _BIAS_STREAMS)
-        self._parameters = flat
+        return how, flat
 
     def _move(self, parameters: Array, gradients: Array) -> None:
         """Take these slices of a model's flat buffers for the layer's own."""
@@ -330,7 +332,8 @@ class Activation(Layer):
 class LeakyReLU(Activation):
     """f(x) = x where x > 0, else negative_slope * x; f'(x) = 1 where x > 0, else negative_slope.
 
-    negative_slope : any finite number. Source: Maas, Hannun, Ng 2013.
+    negative_slope : any finite number, else ValueError or TypeError is raised.
+    Source: Maas, Hannun, Ng 2013.
     """
 
     name = "leaky_relu"
@@ -349,13 +352,13 @@ class ReLU(Activation):
 
 
 class Tanh(Activation):
-    """f(x) = tanh x; f' = 1 - f^2."""
+    """f(x) = tanh x; f' = 1 - f^2. Source: LeCun, Bottou, Orr, Müller 1998."""
 
     name = "tanh"
 
 
 class Sigmoid(Activation):
-    """f(x) = 1 / (1 + e^-x); f' = f (1 - f)."""
+    """f(x) = 1 / (1 + e^-x); f' = f (1 - f). Source: Bishop 2006, section 4.2."""
 
     name = "sigmoid"
 
@@ -379,6 +382,7 @@ class Softmax(Layer):
     """y = e^x / sum of e^x over each row, for x of shape (m, n) or (n,); float32 or float64.
 
     For probabilities from a trained model. `CrossEntropy` takes the outputs before it.
+    Source: Bridle 1990.
     """
 
     def __call__(self, x: ArrayLike) -> Array:
@@ -411,6 +415,11 @@ class Dropout(Layer):
         At least 0 and below 1.
     rng : None, int, SeedSequence, BitGenerator or Generator
         For a layer alone; in a model the numbers are the model's.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If rate is not such a number.
 
     Source: Srivastava et al. 2014.
     """

@@ -60,7 +60,7 @@ class Loss:
         targets = self.targets(target, "target", rows, columns, y.dtype)
         weights = None
         if sample_weight is not None:
-            weights = as_weights(sample_weight, "sample_weight", rows).astype(y.dtype)
+            weights = as_weights(sample_weight, "sample_weight", rows, y.dtype)
         value, grad = loss_and_grad(self.spec, y, targets, weights, True)
         assert grad is not None
         return value, grad
@@ -75,9 +75,10 @@ class Loss:
         if array.shape != (rows, columns):
             also = f" or ({rows},)" if columns == 1 else ""
             raise ValueError(f"{name}: expected shape ({rows}, {columns}){also}, got {array.shape}")
-        array = as_real(array, name, dtype)
-        check_finite(array, name)
-        return array
+        if array.dtype != np.float64:
+            array = as_real(array, name, dtype)
+        check_finite(array, name, dtype)  # before what is too large becomes infinite
+        return as_real(array, name, dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{value:g}' for value in self.spec[1:])})"
@@ -87,7 +88,7 @@ class CrossEntropy(Loss):
     """l = log(sum_j e^(y_j)) - y_label: softmax and negative log likelihood in one.
 
     target : integer labels, shape (m,), each in [0, n). The softmax is part of the loss: a model
-    that is trained with it ends with a Linear layer.
+    that is trained with it ends with a Linear layer. Source: Bishop 2006, section 4.3.4.
     """
 
     spec = ("cross_entropy",)
@@ -107,7 +108,7 @@ class BinaryCrossEntropy(Loss):
     """l = max(y, 0) - y t + log(1 + e^-|y|), the mean over the n outputs of a row.
 
     target : t in [0, 1], shape (m, n), or (m,) for one output. The sigmoid is part of the loss: a
-    model that is trained with it ends with a Linear layer.
+    model that is trained with it ends with a Linear layer. Source: Bishop 2006, section 4.3.2.
     """
 
     spec = ("bce",)
@@ -128,7 +129,7 @@ class BinaryCrossEntropy(Loss):
 class MSE(Loss):
     """l = (y - t)^2, the mean over the n outputs of a row.
 
-    target : t, finite, shape (m, n), or (m,) for one output.
+    target : t, finite, shape (m, n), or (m,) for one output. Source: Bishop 2006, section 3.1.1.
     """
 
     spec = ("mse",)
@@ -137,7 +138,8 @@ class MSE(Loss):
 class MAE(Loss):
     """l = |y - t|, the mean over the n outputs of a row; the derivative at y = t is 0.
 
-    target : t, finite, shape (m, n), or (m,) for one output.
+    target : t, finite, shape (m, n), or (m,) for one output. Source: Goodfellow, Bengio, Courville
+    2016, section 6.2.1.
     """
 
     spec = ("mae",)
@@ -147,7 +149,7 @@ class Huber(Loss):
     """l = d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), d = y - t; mean over a row.
 
     target : t, finite, shape (m, n), or (m,) for one output. delta : above 0, in the units of t.
-    Source: Huber 1964.
+    Raises ValueError or TypeError where delta is not such a number. Source: Huber 1964.
     """
 
     def __init__(self, delta: float = 1.0) -> None:
@@ -183,30 +185,37 @@ def as_loss(loss: Any) -> Loss:
     raise TypeError(f"loss: expected a loss such as CrossEntropy(), or its name, got {loss!r}")
 
 
-def check_finite(array: Array, name: str) -> None:
-    """ValueError that names the first row with NaN or infinity, if there is one."""
-    # A sum is finite only if all its terms are, and needs no memory; it may overflow though.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):
+def check_finite(array: Array, name: str, dtype: np.dtype[Any]) -> None:
+    """ValueError that names the first row with NaN, infinity, or what is infinite in dtype."""
+    limit = min(float(np.finfo(array.dtype).max), float(np.finfo(dtype).max))
+    with np.errstate(invalid="ignore"):
+        if -limit <= array.min() and array.max() <= limit:  # needs no memory; false for NaN
             return
     for begin in range(0, len(array), 1024):
-        finite = np.isfinite(array[begin : begin + 1024])
-        if not finite.all():
-            rows = finite.reshape(len(finite), -1)
+        part = array[begin : begin + 1024]
+        fits = np.abs(part) <= limit
+        if not fits.all():
+            rows = fits.reshape(len(fits), -1)
             row = int(rows.all(axis=1).argmin())
-            value = array[begin + row].reshape(-1)[rows[row].argmin()]
-            raise ValueError(f"{name}: expected finite numbers, got {value} in row {begin + row}")
+            value = part[row].reshape(-1)[rows[row].argmin()]
+            expected = f"numbers that {dtype} can hold" if np.isfinite(value) else "finite numbers"
+            raise ValueError(f"{name}: expected {expected}, got {value} in row {begin + row}")
 
 
-def as_weights(weight: ArrayLike, name: str, rows: int) -> NDArray[np.float64]:
-    """Sample weights as float64 of shape (rows,), finite, at least 0, not all 0."""
+def as_weights(weight: ArrayLike, name: str, rows: int, dtype: np.dtype[Any]) -> Array:
+    """Sample weights as a new array of shape (rows,): finite, at least 0, not all 0 in dtype."""
     array = as_real(weight, name, np.float64)
     if array.shape != (rows,):
         raise ValueError(f"{name}: expected shape ({rows},), got {array.shape}")
-    check_finite(array, name)
+    check_finite(array, name, dtype)
     if array.min() < 0:
         row = int(array.argmin())
         raise ValueError(f"{name}: expected at least 0, got {array[row]:g} in row {row}")
     if not array.any():
         raise ValueError(f"{name}: expected at least one above 0, got zeros only")
-    return array
+    result = array.astype(dtype)
+    if not result.any():
+        raise ValueError(
+            f"{name}: expected a number that {dtype} can tell from 0, got at most {array.max():g}"
+        )
+    return result

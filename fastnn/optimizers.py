@@ -163,7 +163,15 @@ class SGD(Optimizer):
     lr : float at least 0, or callable of the step. momentum, weight_decay : at least 0.
     nesterov : w -= lr (g + momentum v) instead; needs a momentum above 0.
 
-    The first step sets v = g. Source of Nesterov's form: Sutskever et al. 2013.
+    The first step sets v = g. Sources: Polyak 1964 for momentum, Sutskever et al. 2013 for
+    Nesterov's form.
+
+    Raises
+    ------
+    ValueError
+        If a number is negative or not finite, or nesterov comes without momentum.
+    TypeError
+        If lr, momentum or weight_decay is not a number (or lr a callable), or nesterov not a bool.
     """
 
     kind = "sgd"
@@ -197,6 +205,13 @@ class Adam(Optimizer):
 
     lr : float at least 0, or callable of the step. betas : two numbers in [0, 1).
     eps, weight_decay : at least 0; weight decay is added to the gradient. Source: Kingma & Ba 2015.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range or not finite.
+    TypeError
+        If one is not a number (lr: or a callable), or betas not a pair.
     """
 
     kind = "adam"
@@ -227,7 +242,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with the weight decay apart from the gradient: first w -= lr weight_decay w.
 
-    Arguments as for `Adam`. Source: Loshchilov & Hutter 2019.
+    Arguments and errors (ValueError, TypeError) as for `Adam`. Source: Loshchilov & Hutter 2019.
     """
 
     _decoupled = True
@@ -250,6 +265,13 @@ class RMSprop(Optimizer):
     lr : float at least 0, or callable of the step. alpha : in [0, 1). eps, momentum, weight_decay
     : at least 0. Source: Tieleman & Hinton 2012, lecture 6.5 of Neural Networks for Machine
     Learning.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range or not finite.
+    TypeError
+        If one is not a number (lr: or a callable).
     """
 
     kind = "rmsprop"

@@ -22,7 +22,7 @@ from ._checks import as_bool, as_float
 from ._core.arrays import as_array, as_real
 from ._core.plan import Plan
 from ._initialization import repeatable
-from ._rng import stream_seed
+from ._rng import rewinding, stream_seed
 from .callbacks import History
 from .layers import Activation, Dropout, Layer, Linear
 from .summary import summarize
@@ -54,8 +54,8 @@ class Sequential:
     Raises
     ------
     ValueError, TypeError
-        If there is no layer, one is not a layer or part of another model, or sizes or dtypes do not
-        fit; layers are left as they were.
+        If there is no layer, one is not a layer or part of another model, sizes or dtypes do not
+        fit, or an initializer fails; layers and generators are left as they were.
 
     Notes
     -----
@@ -69,19 +69,24 @@ class Sequential:
         _check_layers(layers)
         self._layers = layers
         self.uint8_scale = as_float(uint8_scale, "uint8_scale")
-        root = repeatable(rng)
+        with rewinding(rng, *(layer._rng for layer in layers if isinstance(layer, Linear))):
+            root = repeatable(rng)
+            self._draw(root)
         self._seed = stream_seed(root)  # of the dropout masks
         self._step = 0  # forward passes done: it names the next dropout masks
         self.history: History | None = None
-        self._draw(root)
         self._assemble()
 
     def _draw(self, root: RNG) -> None:
-        """Give first values to the parameters that have none."""
+        """Give first values to the parameters that have none: to all of them, or none."""
+        drawn = []
         for i, layer in enumerate(self._layers):
             if isinstance(layer, Linear) and layer._parameters is None:
                 rest = (other for other in self._layers[i + 1 :] if not isinstance(other, Dropout))
-                layer._draw(root if layer._rng is None else layer._rng, i, next(rest, None))
+                source = root if layer._rng is None else layer._rng
+                drawn.append((layer, layer._draw(source, i, next(rest, None))))
+        for layer, values in drawn:
+            layer._weight_init, layer._parameters = values
 
     def _assemble(self) -> None:
         """Move all parameters into one buffer, and make the plan."""
@@ -124,6 +129,7 @@ class Sequential:
         dtype = self.dtype if x.dtype == np.uint8 else x.dtype
         key = (x.shape[-1], dtype.char)
         if key not in self._plans:
+            _check_slopes(self._layers, dtype)
             self._plans[key] = self._make_plan(x.shape[-1], dtype)
         return self._plans[key]
 
@@ -351,6 +357,18 @@ def _check_layers(layers: tuple[Layer, ...]) -> None:
                     f"{what}: expected dtype {source.dtype} as layer {j} has, got {layer.dtype}"
                 )
         before = i, layer
+    if before is not None:
+        _check_slopes(layers, before[1].dtype)
+
+
+def _check_slopes(layers: tuple[Layer, ...], dtype: np.dtype[Any]) -> None:
+    limit = float(np.finfo(dtype).max)
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Activation) and abs(layer.negative_slope) > limit:
+            raise ValueError(
+                f"layer {i} ({type(layer).__name__}): expected a negative_slope that {dtype} can "
+                f"hold, got {layer.negative_slope:g}"
+            )
 
 
 def _operations(layers: tuple[Layer, ...], offsets: dict[int, int]) -> list[tuple[Any, ...]]:

@@ -21,7 +21,7 @@ from ._checks import as_bool, as_int
 from ._core.arrays import as_array, as_real
 from ._core.trainer import Trainer
 from ._core.updates import Update
-from ._rng import stream_seed
+from ._rng import rewinding, stream_seed
 from .callbacks import Callback, EarlyStopping, History, Stopper, StopTraining
 from .layers import Sigmoid, Softmax
 from .losses import BinaryCrossEntropy, CrossEntropy, Loss, as_loss, as_weights, check_finite
@@ -123,29 +123,27 @@ def fit(
     The parameters have the same bits for any number of threads.
     """
     with model._claim:
-        the_loss, the_optimizer = as_loss(loss), as_optimizer(optimizer)
-        data = _check_data(model, the_loss, X, y, sample_weight)
-        epochs, batch_size = as_int(epochs, "epochs", 1), as_int(batch_size, "batch_size", 1)
-        shuffle = as_bool(shuffle, "shuffle")
-        validation = None
-        if validation_data is not None:
-            validation = _check_validation(model, the_loss, validation_data)
-        stopper = _check_early_stopping(early_stopping, the_loss, validation is not None)
-        functions = _check_callbacks(callbacks)
-        if progress is not None:
-            as_bool(progress, "progress")
-        if checkpoint is not None:
-            _check_checkpoint(checkpoint)
-        the_optimizer.lr_at(the_optimizer.t)
-        seed = stream_seed(rng)
-        _warn_of_double(model, the_loss)
-        run = Run(
-            model, the_loss, the_optimizer, data, validation, batch_size, shuffle, stopper, seed
-        )
-        if checkpoint is not None and os.path.exists(checkpoint):
-            from .checkpoint import read
-
-            read(checkpoint, run, any_seed=rng is None)
+        with rewinding(rng):
+            the_loss, the_optimizer = as_loss(loss), as_optimizer(optimizer)
+            data = _check_data(model, the_loss, X, y, sample_weight)
+            epochs, batch_size = as_int(epochs, "epochs", 1), as_int(batch_size, "batch_size", 1)
+            shuffle = as_bool(shuffle, "shuffle")
+            validation = None
+            if validation_data is not None:
+                validation = _check_validation(model, the_loss, validation_data)
+            stopper = _check_early_stopping(early_stopping, the_loss, validation is not None)
+            functions = _check_callbacks(callbacks)
+            if progress is not None:
+                as_bool(progress, "progress")
+            if checkpoint is not None:
+                _check_checkpoint(checkpoint)
+            the_optimizer.lr_at(the_optimizer.t)
+            seed = stream_seed(rng)
+            _warn_of_double(model, the_loss)
+            run = Run(
+                model, the_loss, the_optimizer, data, validation, batch_size, shuffle, stopper, seed
+            )
+            run.begin(checkpoint, any_seed=rng is None)
         return run.go(epochs, functions, checkpoint, progress)
 
 
@@ -208,9 +206,20 @@ class Run:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.data, self.validation = data, validation
         self.batch_size, self.shuffle, self.stopper, self.seed = batch_size, shuffle, stopper, seed
-        self.update = optimizer.bind(model)
+        self.update: Update | None = None
         self.history = History()
         self.stopped = False
+
+    def begin(self, checkpoint: str | os.PathLike[str] | None, any_seed: bool) -> None:
+        """Bind the optimizer, and go to where the checkpoint is if the file exists."""
+        if checkpoint is None or not os.path.exists(checkpoint):
+            self.update = self.optimizer.bind(self.model)
+            return
+        from .checkpoint import read, restore
+
+        found = read(checkpoint, self, any_seed)
+        self.update = self.optimizer.bind(self.model)
+        restore(self, found)
 
     @property
     def batches(self) -> int:
@@ -227,11 +236,13 @@ class Run:
         """All epochs that are left."""
         batch_size = min(self.batch_size, len(self.data.X))
         seed = self.seed ^ DROPOUT
-        trainer = _trainer(self.model, self.loss, self.data, self.update, batch_size, seed)
+        update = self.update
+        assert update is not None
+        trainer = _trainer(self.model, self.loss, self.data, update, batch_size, seed)
         history = self.model.history = self.history
         with Progress(progress, epochs * self.batches, history.epochs * self.batches) as bar:
             while history.epochs < epochs and not self.stopped:
-                history.append(self.epoch(trainer, history.epochs, bar))
+                history.append(self.epoch(trainer, update, history.epochs, bar))
                 bar.line(f"epoch {history.epochs}/{epochs}: {history.line()}")
                 self.after_epoch(callbacks)
                 if checkpoint is not None:
@@ -242,11 +253,13 @@ class Run:
             self.model._parameters[...] = self.stopper.parameters
         return history
 
-    def epoch(self, trainer: Trainer, epoch: int, bar: Progress) -> dict[str, float]:
+    def epoch(
+        self, trainer: Trainer, update: Update, epoch: int, bar: Progress
+    ) -> dict[str, float]:
         """Every row once; what the history keeps of it."""
         began = time.perf_counter()
         m, batch_size = len(self.data.X), self.batch_size
-        update, optimizer = self.update, self.optimizer
+        optimizer = self.optimizer
         order = None
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(m)
@@ -263,7 +276,7 @@ class Run:
                 bar.step()
         values = _named(self.loss, trainer.loss_sum, trainer.correct, m)
         if not math.isfinite(values["loss"]):
-            self.warn_of_loss(values["loss"], epoch)
+            self.warn_of_loss(values["loss"], epoch, update.lr)
         if self.validation is not None:
             measured = _evaluated(trainer, self.loss, self.validation)
             values |= {f"val_{name}": value for name, value in measured.items()}
@@ -282,11 +295,11 @@ class Run:
         except StopTraining:
             self.stopped = True
 
-    def warn_of_loss(self, loss: float, epoch: int) -> None:
+    def warn_of_loss(self, loss: float, epoch: int, lr: float) -> None:
         if all(math.isfinite(value) for value in self.history.get("loss", ())):
             warnings.warn(
                 f"the loss became {loss} in epoch {epoch + 1}: the parameters have grown without "
-                f"bound; a learning rate below {self.update.lr:g} may help",
+                f"bound; a learning rate below {lr:g} may help",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -332,11 +345,12 @@ def _check_data(
         raise ValueError(f"{of}X: expected at least one row, got shape {inputs.shape}")
     inputs = np.require(inputs, requirements=["C", "A"])
     if inputs.dtype != np.uint8:
-        check_finite(inputs, f"{of}X")
+        check_finite(inputs, f"{of}X", model.dtype)
     targets = loss.targets(y, f"{of}y", rows, model.n_out, model.dtype)
     weights = None
     if sample_weight is not None:
-        weights = as_weights(sample_weight, f"{of}sample_weight", rows)
+        weights = as_weights(sample_weight, f"{of}sample_weight", rows, np.dtype(np.float64))
+        weights /= weights.max()  # now their sum can neither overflow nor vanish
         weights = (weights * (rows / weights.sum())).astype(model.dtype)
     return Data(inputs, targets, weights)
 

@@ -132,6 +132,7 @@ def test_demo_on_idx_files(capsys, idx_folder, tmp_path):
         (["--hidden", "12,x"], 2, "whole number of at least 1, got 'x'"),
         (["--hidden", ""], 2, "whole number of at least 1, got ''"),
         (["--threads", "2.5"], 2, "got '2.5'"),
+        (["--threads", "5000"], 2, "--threads: expected a whole number from 1 to 1024, got '5000'"),
         (["--seed", "-1"], 2, "--seed"),
         (["--nothing"], 2, "--nothing"),
         (["more"], 2, "more"),

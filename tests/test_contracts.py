@@ -16,6 +16,7 @@ from oracle import same_bits
 
 import fastnn
 from fastnn._core import kernels, threads
+from fastnn._core.trainer import Trainer
 
 ISAS = ("baseline", "avx2", "avx512", "neon")
 # (1 + e)^2 - (1 + 2 e) is e^2 with one rounding, and 0 where the product is rounded first.
@@ -197,14 +198,138 @@ def test_help_shows_the_signature_and_the_contract(name):
         assert parameter in text
 
 
-@pytest.mark.parametrize("module", ["arrays", "linear", "pointwise"])
+CORE = pathlib.Path(threads.__file__).parent
+STUBS = sorted(path.stem for path in CORE.glob("*.pyi"))
+
+
+def stub_parameters(node, skip=0):
+    """(name, kind, default) of each parameter in a stub, from the AST."""
+    namespace = {}
+    bare = ast.parse(f"def f({ast.unparse(node.args)}): pass")
+    for inner in ast.walk(bare):
+        if isinstance(inner, ast.arg):
+            inner.annotation = None
+    exec(compile(bare, "stub", "exec"), namespace)
+    return parameters(namespace["f"])[skip:]
+
+
+def parameters(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("module", STUBS)
 def test_type_stubs_have_the_signatures_of_the_functions(module):
     compiled = importlib.import_module(f"fastnn._core.{module}")
-    folder = pathlib.Path(compiled.__file__).parent
-    for node in ast.parse((folder / f"{module}.pyi").read_text()).body:
+    body = ast.parse((CORE / f"{module}.pyi").read_text()).body
+    for node in body:
         if isinstance(node, ast.FunctionDef):
-            given = inspect.signature(getattr(compiled, node.name)).parameters
-            stub = node.args
-            names = [a.arg for a in stub.posonlyargs + stub.args + stub.kwonlyargs]
-            plain = [n for n, p in given.items() if p.kind is not p.VAR_POSITIONAL]
-            assert names == plain, node.name
+            assert parameters(getattr(compiled, node.name)) == stub_parameters(node), node.name
+        if isinstance(node, ast.ClassDef):
+            check_class(getattr(compiled, node.name), node)
+    stubbed = {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    public = {
+        name
+        for name, value in vars(compiled).items()
+        if getattr(value, "__module__", None) == compiled.__name__ and not name.startswith("_")
+    }
+    assert stubbed == public
+
+
+def check_class(kind, node):
+    for member in node.body:
+        if isinstance(member, ast.AnnAssign):
+            assert hasattr(kind, member.target.id), member.target.id
+        elif member.name != "__init__":  # a compiled constructor has no signature
+            assert parameters(getattr(kind, member.name)) == stub_parameters(member), member.name
+
+
+def traced_peak(call, times):
+    """Bytes that Python and NumPy allocate at most at a time in so many calls, and keep."""
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        call()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(times):
+            call()
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return peak - before, now - before
+
+
+def small_model(dtype):
+    return fastnn.Sequential(
+        fastnn.Linear(64, 128, dtype=dtype, rng=1),
+        fastnn.LeakyReLU(),
+        fastnn.Dropout(0.1),
+        fastnn.Linear(128, 10, dtype=dtype, rng=2),
+    )
+
+
+def one_step(model, x, labels, dtype):
+    """A training step on all rows, as `fit` does it."""
+    update = fastnn.Adam().bind(model)
+    update.lr = 1e-3
+    trainer = Trainer(model._plan_for(x), x, labels, None, ("cross_entropy",), update, 100, 7)
+    return lambda: trainer.step(None, 0, 100, update.t)
+
+
+@pytest.mark.parametrize("m", [1, 300])
+def test_predict_allocates_nothing_once_warm(rng, dtype, m, n_threads):
+    model = small_model(dtype)
+    x, out = rng.standard_normal((m, 64)).astype(dtype), np.empty((m, 10), dtype)
+    model.predict(x, out)
+    peak, kept = traced_peak(lambda: model.predict(x, out), 200)
+    assert peak < 4096
+    assert kept < 1024
+
+
+def test_training_allocates_nothing_once_warm(rng, dtype, n_threads):
+    model = small_model(dtype)
+    x, labels = rng.standard_normal((100, 64)).astype(dtype), rng.integers(0, 10, 100)
+    step = one_step(model, x, labels, dtype)
+    step()
+    peak, kept = traced_peak(step, 50)
+    assert peak < 4096
+    assert kept < 1024
+
+
+RESIDENT = """
+import numpy as np
+import fastnn
+from fastnn._core.trainer import Trainer
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+rng = np.random.default_rng(1)
+model = fastnn.Sequential(fastnn.Linear(64, 256), fastnn.ReLU(), fastnn.Linear(256, 10), rng=1)
+x, labels = rng.standard_normal((200, 64)).astype("f"), rng.integers(0, 10, 200)
+out = np.empty((200, 10), "f")
+update = fastnn.Adam().bind(model)
+trainer = Trainer(model._plan_for(x), x, labels, None, ("cross_entropy",), update, 200, 7)
+def work(times):
+    for i in range(times):
+        model.predict(x, out)
+        model.predict(x)
+        trainer.step(None, 0, 200, i)
+        model.backward(model.forward(x))
+work(100)
+before = resident()
+work(1500)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer holds freed memory back"
+)
+def test_resident_memory_does_not_grow(python):
+    done = python(RESIDENT)
+    # a leak of one row of the output per call would be 60 kB, one of the output 12 MB
+    assert int(done.stdout) < 1 << 20, done.stderr

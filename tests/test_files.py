@@ -169,8 +169,9 @@ MALFORMED = {
     "NaN": (raw(b'{"a": NaN}'), "NaN is not JSON"),
     "key twice": (raw(b'{"a": 1, "a": 1}'), "a key occurs twice"),
     "inner key twice": (raw(b'{"a": {"dtype": 1, "dtype": 2}}'), "a key occurs twice"),
-    "deep": (raw(b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"), "nested too deeply"),
-    "deep objects": (raw(b'{"a": ' * 100_000 + b"1" + b"}" * 100_000), "nested too deeply"),
+    "deep": (raw(b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"), "more than .* brackets"),
+    "deep objects": (raw(b'{"a": ' * 100_000 + b"1" + b"}" * 100_000), "more than .* brackets"),
+    "too long": (raw({"a": "b" * 5_000_000}), "the limit is 4194304"),
     "metadata": (raw({"__metadata__": {"a": 1}}), "__metadata__: expected text to text"),
     "metadata null": (raw({"__metadata__": None}), "__metadata__: expected text to text, got None"),
     "entry": (raw({"a": 1}), "expected an object with dtype, shape and data_offsets, got 1"),
@@ -288,6 +289,50 @@ def test_no_array_beyond_the_size_of_the_file(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 200_000
+
+
+def many(text, count=250_000):
+    return ",".join([text] * count)
+
+
+HOSTILE = {
+    "lists": f'{{"a": [{many("[]", 1_000_000)}]}}',
+    "spaced lists": f'{{"a": [{many("[]" + " " * 9)}]}}',
+    "lists of text": f'{{"a": [{many("""["%x"]""")}]}}',
+    "numbers": f'{{"a": [{many("999", 700_000)}]}}',
+    "texts": f'{{"a": [{many(""" "zz" """.strip(), 700_000)}]}}',
+    "objects": f'{{"a": [{many("""{"%05x":1}""")}]}}',
+    "keys": "{" + ",".join(f'"{i:05x}":999' for i in range(250_000)) + "}",
+    "in the metadata": json.dumps({"__metadata__": {"fastnn": f"[{many('[]', 1_000_000)}]"}}),
+    "spaced, there": json.dumps({"__metadata__": {"fastnn": f"[{many('[]' + ' ' * 9)}]"}}),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_header_takes_a_bounded_multiple_of_its_size(tmp_path, case):
+    import tracemalloc
+
+    content = raw(HOSTILE[case].encode())
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="model: "):
+        fastnn.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * len(content)
+    if case in ("lists", "in the metadata"):  # refused before it is parsed
+        assert peak < 1.1 * len(content)
+
+
+def test_thousands_of_layers_and_strange_names_pass(tmp_path):
+    tensors = {f"{i}": np.zeros((1,) * (i % 3), np.uint8) for i in range(20_000)}
+    tensors |= {"[" * 300: np.ones(1), ":{" * 300: np.ones(2)}
+    save_tensors(tmp_path / "model", tensors, {})
+    assert load_tensors(tmp_path / "model")[0].keys() == tensors.keys()
+    with pytest.raises(ValueError, match="header: more than .* brackets or keys"):
+        save_tensors(tmp_path / "other", {"[" * 2000: np.ones(1)}, {})
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def every_layer(dtype="float32"):
@@ -433,7 +478,7 @@ def test_foreign_files(tmp_path, model_file):
     save_tensors(foreign, load_tensors(path)[0], {"format": "pt"})
     with pytest.raises(ValueError, match="expected a model saved by fastnn, got another"):
         fastnn.load(foreign)
-    for text in ("", "[]", "{", "[" * 100_000, "nothing"):
+    for text in ("", "[]", "{", "[" * 900, "nothing"):
         save_tensors(foreign, {}, {"fastnn": text})
         with pytest.raises(ValueError, match="torch.safetensors: fastnn: "):
             fastnn.load(foreign)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastnn import init
+from fastnn._initialization import describe
 from fastnn._rng import stream_seed
 
 SHAPE = (300, 500)
@@ -52,7 +53,7 @@ def test_standard_deviation(name, arguments, std, dtype):
     assert w.flags.c_contiguous
     # the sample's deviation is within 5 of its own: std * sqrt((kurtosis - 1) / 4 n), kurtosis <= 3
     assert abs(w.std(dtype=float) / std - 1) < 5 / math.sqrt(2 * w.size)
-    text = init.describe(name, SHAPE, **arguments)
+    text = describe(getattr(init, name), SHAPE, **arguments)
     assert text.startswith(name)
     assert text.endswith(f"std {std:.3g}")
 
@@ -221,24 +222,58 @@ def test_gain(name, slope, gain):
     assert init.calculate_gain(name, slope) == pytest.approx(gain, rel=1e-15)
 
 
-def test_resolve_and_describe():
-    for name in set(init.__all__) - {"calculate_gain"}:
-        assert init.resolve(name) is getattr(init, name)
-    assert init.describe("he_normal", (256, 784), negative_slope=0.01) == (
+def test_describe():
+    assert describe(init.he_normal, (256, 784), negative_slope=0.01) == (
         "he_normal, slope 0.01, std 0.0505"
     )
-    assert init.describe("he_normal", (256, 784), rng=3) == "he_normal, slope 0, std 0.0505"
-    assert init.describe(init.xavier_normal, (4, 5)) == "xavier_normal, std 0.471"
+    assert describe(init.he_normal, (256, 784), rng=3) == "he_normal, slope 0, std 0.0505"
+    assert describe(init.xavier_normal, (4, 5)) == "xavier_normal, std 0.471"
     partial = functools.partial(init.he_uniform, negative_slope=0.2)
-    assert init.describe(partial, (3, 8)) == "he_uniform, slope 0.2, std 0.49"
-    assert init.describe("uniform", (3, 4)) == "uniform, std 0.0577"
-    assert init.describe("constant", (3,), value=0.5) == "constant, value 0.5"
-    assert init.describe("zeros", (3,)) == "zeros"
-    assert init.describe(np.zeros, (3, 4)) == "zeros"
-    with pytest.raises(ValueError, match="initializer: expected one of constant, eye.*'kaiming'"):
-        init.resolve("kaiming")
-    with pytest.raises(TypeError, match="initializer: expected a name, got int"):
-        init.resolve(3)
+    assert describe(partial, (3, 8)) == "he_uniform, slope 0.2, std 0.49"
+    assert describe(init.uniform, (3, 4)) == "uniform, std 0.0577"
+    assert describe(init.constant, (3,), value=0.5) == "constant, value 0.5"
+    assert describe(init.zeros, (3,)) == "zeros"
+    assert describe(np.zeros, (3, 4)) == "zeros"
+    for name in set(init.__all__) - {"calculate_gain"}:
+        assert name in describe.__globals__["_STD"]
+
+
+MASKED = np.ma.masked_array(np.zeros((4, 5), "f"))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "keywords"),
+    [
+        (ValueError, "stream: .*-1", {"stream": -1}),
+        (ValueError, "stream: ", {"stream": 2**48}),
+        (TypeError, "stream: ", {"stream": 1.5}),
+        (TypeError, "rng: .*'bad'", {"rng": "bad"}),
+        (ValueError, "rng: .*-1", {"rng": -1}),
+        (TypeError, "out: .*MaskedArray", {"out": MASKED}),
+        (TypeError, "dtype: ", {"dtype": "float16"}),
+    ],
+)
+@pytest.mark.parametrize("name", sorted(set(init.__all__) - {"calculate_gain"}))
+def test_all_check_their_keywords_alike(name, error, match, keywords):
+    arguments = (0.5,) if name == "constant" else ()
+    with pytest.raises(error, match=match):
+        getattr(init, name)((4, 5), *arguments, **keywords)
+    assert not MASKED.data.any()
+
+
+@pytest.mark.parametrize("name", sorted(set(init.__all__) - {"calculate_gain"}))
+@pytest.mark.parametrize("shape", [(10**30, 3), (2**40, 2**40), (1, 10**400)])
+def test_too_large_a_shape(name, shape):
+    arguments = (0.5,) if name == "constant" else ()
+    with pytest.raises(ValueError, match="shape: too large for an array, got"):
+        getattr(init, name)(shape, *arguments)
+
+
+def test_constants_leave_a_generator_alone():
+    generator = np.random.default_rng(7)
+    init.zeros(3, rng=generator)
+    init.eye((3, 3), rng=generator)
+    assert stream_seed(generator) == stream_seed(7)
 
 
 W = np.zeros((4, 5), "f")
@@ -301,6 +336,7 @@ READ_ONLY.setflags(write=False)
             lambda: init.variance_scaling((4, 5), distribution="cauchy"),
         ),
         (ValueError, "scale: .*0", lambda: init.variance_scaling((4, 5), 0.0)),
+        (TypeError, "nonlinearity: expected a name, got list", lambda: init.calculate_gain([])),
         (ValueError, "nonlinearity: .*'swish'", lambda: init.calculate_gain("swish")),
         (ValueError, "negative_slope: .*inf", lambda: init.calculate_gain("leaky_relu", math.inf)),
     ],

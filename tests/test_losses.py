@@ -206,3 +206,21 @@ def test_an_unknown_loss_is_refused():
         as_loss("nll")
     with pytest.raises(TypeError, match="loss: expected a loss such as"):
         as_loss(fastnn.MSE)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (1e39, "sample_weight: expected numbers that float32 can hold, got 1e\\+39 in row 0"),
+        (1e-50, "sample_weight: expected a number that float32 can tell from 0, got at most 1e-50"),
+    ],
+)
+def test_weights_that_the_dtype_cannot_hold_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        fastnn.MSE()(Y.astype(np.float32), Y, np.full(4, weight))
+    assert fastnn.MSE()(Y + 1, Y, np.full(4, weight))[0] == pytest.approx(weight)
+
+
+def test_a_target_that_the_dtype_cannot_hold_is_refused_without_a_warning():
+    with pytest.raises(ValueError, match="target: expected numbers that float32 can hold, got 1e"):
+        fastnn.MSE()(Y.astype(np.float32), np.full((4, 3), 1e300))

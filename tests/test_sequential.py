@@ -383,3 +383,37 @@ def test_training_in_another_thread_is_refused_and_predict_is_not(rng):
     assert errors == ["this model is being trained in another thread"] * 5
     assert same_bits(answers[0], want)
     model.forward(x)
+
+
+def test_a_failing_initializer_leaves_layers_and_generators_as_they_were():
+    def failing(shape, dtype, rng):
+        raise ArithmeticError("mine")
+
+    own, shared = np.random.default_rng(1), np.random.default_rng(2)
+    first = fastnn.Linear(5, 4, rng=own)
+    states = [rng.bit_generator.state for rng in (own, shared)]
+    with pytest.raises(ArithmeticError, match="mine"):
+        fastnn.Sequential(
+            first, fastnn.ReLU(), fastnn.Linear(4, 3, bias_init=failing), rng=shared
+        )  # fmt: skip
+    assert first.initialization == "auto"
+    assert [rng.bit_generator.state for rng in (own, shared)] == states
+    model = fastnn.Sequential(first, fastnn.Tanh(), rng=0)
+    assert first.initialization.startswith("xavier_normal")
+    want = fastnn.Sequential(fastnn.Linear(5, 4, rng=np.random.default_rng(1)), fastnn.Tanh())
+    assert same_bits(model._parameters, want._parameters)
+    alone = fastnn.Linear(5, 4, bias_init=failing)
+    with pytest.raises(ArithmeticError, match="mine"):
+        _ = alone.weight
+    assert alone.initialization == "auto"
+
+
+def test_a_slope_that_the_dtype_cannot_hold_is_refused():
+    message = r"layer 1 \(LeakyReLU\): expected a negative_slope that float32 can hold, got 1e\+39"
+    with pytest.raises(ValueError, match=message):
+        network(fastnn.LeakyReLU(1e39), dtype="float32")
+    network(fastnn.LeakyReLU(1e39), dtype="float64")
+    model = fastnn.Sequential(fastnn.Tanh(), fastnn.LeakyReLU(-1e39))
+    with pytest.raises(ValueError, match="layer 1"):
+        model.predict(np.zeros((2, 3), np.float32))
+    assert np.isfinite(model.predict(-np.ones((2, 3)))).all()

@@ -1,8 +1,7 @@
-"""fit and evaluate: what they compute, resuming to the bit, early stopping, bad input."""
+"""fit and evaluate: what they compute, early stopping, callbacks, bad input."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
@@ -14,13 +13,11 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import same_bits
+from networks import CLASSES, N_IN, M, bits, fit, learnable, network
 
 import fastnn
-from fastnn import files, schedules, training
+from fastnn import schedules, training
 from fastnn._core.trainer import Trainer
-
-M, N_IN, CLASSES = 150, 20, 4
 
 
 @pytest.fixture(autouse=True)
@@ -30,29 +27,7 @@ def _one_thread(set_threads):
 
 @pytest.fixture(scope="module")
 def data():
-    """Inputs and labels that a small network can learn."""
-    rng = np.random.default_rng(5)
-    X = rng.standard_normal((M, N_IN)).astype(np.float32)
-    return X, np.argmax(X @ rng.standard_normal((N_IN, CLASSES)), axis=1)
-
-
-def network(*extra, n_out=CLASSES, dtype="float32", rng=0, width=16):
-    return fastnn.Sequential(
-        fastnn.Linear(N_IN, width, dtype=dtype),
-        fastnn.LeakyReLU(),
-        *extra,
-        fastnn.Linear(width, n_out, dtype=dtype),
-        rng=rng,
-    )
-
-
-def bits(model):
-    return model._parameters.tobytes()
-
-
-def fit(model, X, y, **options):
-    defaults = {"loss": "cross_entropy", "optimizer": "adam", "epochs": 3, "rng": 1}
-    return model.fit(X, y, **(defaults | options))
+    return learnable()
 
 
 def test_fit_learns_and_records(data):
@@ -213,6 +188,16 @@ def test_sample_weights_count_rows(data):
     assert bits(scaled) == bits(model), "only the proportions count"
 
 
+@pytest.mark.parametrize("weight", [1e308, 5e-324])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_any_size_are_scaled(data, weight, dtype):
+    X, y = data
+    model, other = network(dtype=dtype), network(dtype=dtype)
+    got = fit(model, X, y, sample_weight=np.full(M, weight))
+    assert got.loss == fit(other, X, y).loss
+    assert bits(model) == bits(other)
+
+
 def test_validation_data_may_have_weights_and_changes_nothing(data):
     X, y = data
     model, other = network(fastnn.Dropout(0.2)), network(fastnn.Dropout(0.2))
@@ -242,158 +227,6 @@ def test_a_second_fit_goes_on(data):
     assert first.lr == [0.01 * 0.5 ** (14 / 15)]
     assert second.lr == [0.01 * 0.5 ** (29 / 15)]
     assert second.loss[0] < first.loss[0]
-
-
-class Cut(BaseException):
-    """The end of the process, as far as fit can tell."""
-
-
-def cut_after(epochs):
-    def callback(model, history):
-        if history.epochs == epochs:
-            raise Cut
-
-    return callback
-
-
-@pytest.mark.parametrize("cut", [1, 2, 5])
-@pytest.mark.parametrize("rng", [1, None])
-def test_resumed_training_ends_with_the_same_bits(data, tmp_path, cut, rng):
-    X, y = data
-    path = tmp_path / "run.safetensors"
-
-    def run(checkpoint, *callbacks, epochs=6):
-        model = network(fastnn.Dropout(0.3), rng=len(callbacks))  # other first values when resumed
-        optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
-        history = fit(
-            model, X, y, optimizer=optimizer, epochs=epochs, batch_size=32, rng=rng,
-            validation_data=(X[:50], y[:50]), early_stopping=50, callbacks=callbacks,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-        return model, optimizer, history
-
-    with pytest.raises(Cut):
-        # The cut comes before the epoch is written, so the last one is done again.
-        run(path, cut_after(cut + 1))
-    resumed = run(path)
-    assert run(path)[2] == resumed[2], "a finished run is not run again"
-    if rng is None:
-        return
-    whole = network(fastnn.Dropout(0.3), rng=1)
-    optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
-    history = fit(
-        whole, X, y, optimizer=optimizer, epochs=6, batch_size=32, rng=rng,
-        validation_data=(X[:50], y[:50]), early_stopping=50,
-    )  # fmt: skip
-    assert bits(whole) == bits(resumed[0])
-    assert optimizer.t == resumed[1].t
-    for name in optimizer.state_names():
-        assert same_bits(optimizer.state_dict()[name], resumed[1].state_dict()[name])
-    for name in history.keys() - {"seconds"}:
-        assert history[name] == resumed[2][name]
-    assert history.best_epoch == resumed[2].best_epoch
-
-
-def test_a_checkpoint_may_be_given_more_epochs(data, tmp_path):
-    X, y = data
-    path = tmp_path / "run.safetensors"
-    model, whole = network(), network()
-    fit(model, X, y, epochs=2, checkpoint=path)
-    fit(model, X, y, epochs=np.int32(5), batch_size=np.int64(32), checkpoint=str(path))
-    fit(whole, X, y, epochs=5)
-    assert bits(model) == bits(whole)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"], (
-        "no temporary files are left"
-    )
-
-
-def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
-    X, y = data
-    path = tmp_path / "run.safetensors"
-    fit(network(), X, y, epochs=1, checkpoint=path)
-    for options, message in [
-        ({"batch_size": 16}, "batch_size: expected 16 as in this call, got 32"),
-        ({"optimizer": "sgd"}, "optimizer: expected"),
-        ({"rng": 2}, "rng: expected the seed that the run began with"),
-        ({"shuffle": False}, "shuffle"),
-        ({"early_stopping": 3}, "monitor"),
-    ]:
-        model = network()
-        before = bits(model)
-        with pytest.raises(ValueError, match=f"checkpoint: .*run.safetensors: .*{message}"):
-            fit(model, X, y, checkpoint=path, **options)
-        assert bits(model) == before
-    for model, y_of in ((network(width=17), y), (network(fastnn.Tanh()), y)):
-        with pytest.raises(ValueError, match="layers: expected"):
-            fit(model, X, y_of, checkpoint=path)
-    with pytest.raises(ValueError, match="rows: expected 100"):
-        fit(network(), X[:100], y[:100], checkpoint=path)
-    other = tmp_path / "model.safetensors"
-    network().save(other)
-    with pytest.raises(ValueError, match="expected a checkpoint of fit"):
-        fit(network(), X, y, checkpoint=other)
-
-
-def broken(tensors, text, change):
-    """A checkpoint's tensors and text with one of its parts changed."""
-    content = json.loads(text)
-    change(tensors, content)
-    return tensors, json.dumps(content)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors, content: content.update(version=2),
-        lambda tensors, content: content.pop("run"),
-        lambda tensors, content: content.update(run=[]),
-        lambda tensors, content: content.update(state=None),
-        lambda tensors, content: content["state"].pop("t"),
-        lambda tensors, content: content["state"].update(t=-1),
-        lambda tensors, content: content["state"].update(t=2.5),
-        lambda tensors, content: content["state"].update(seed=-1),
-        lambda tensors, content: content["state"].update(seed=2**64),
-        lambda tensors, content: content["state"].update(seed=math.inf),
-        lambda tensors, content: content["state"].update(history=[1]),
-        lambda tensors, content: content["state"].update(history={"loss": 5}),
-        lambda tensors, content: content["state"].update(history={"loss": ["x"]}),
-        lambda tensors, content: content["state"].update(history={"loss": [1.0], "lr": []}),
-        lambda tensors, content: content["state"].update(best_epoch="x"),
-        lambda tensors, content: content["state"].pop("best"),
-        lambda tensors, content: tensors.pop("optimizer.mean"),
-        lambda tensors, content: tensors.update({"optimizer.mean": np.zeros(3, np.float32)}),
-        lambda tensors, content: tensors.pop("0.weight"),
-        lambda tensors, content: tensors.update(more=np.zeros(3)),
-        lambda tensors, content: tensors.update(best=np.zeros(3)),
-        lambda tensors, content: tensors.update({"2.bias": np.zeros(5, np.float32)}),
-    ],
-)
-def test_a_broken_checkpoint_is_refused(data, tmp_path, change):
-    X, y = data
-    path = tmp_path / "run.safetensors"
-    options = {"checkpoint": path, "early_stopping": 5, "rng": None}
-    fit(network(), X, y, epochs=1, **options)
-    tensors, metadata = files.load_tensors(path)
-    ((name, text),) = metadata.items()
-    tensors, text = broken(tensors, text, change)
-    files.save_tensors(path, tensors, {name: text})
-    model, optimizer = network(), fastnn.Adam()
-    before = bits(model)
-    with pytest.raises(ValueError, match="checkpoint: .*run.safetensors: "):
-        fit(model, X, y, epochs=2, optimizer=optimizer, **options)
-    assert bits(model) == before
-    assert optimizer.t == 0
-
-
-def test_a_truncated_checkpoint_is_refused(data, tmp_path):
-    X, y = data
-    path = tmp_path / "run.safetensors"
-    fit(network(), X, y, epochs=1, checkpoint=path)
-    whole = path.read_bytes()
-    for content in (b"", whole[:100], whole[:-1], b"{" * 100_000):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="run.safetensors: "):
-            fit(network(), X, y, epochs=2, checkpoint=path)
 
 
 def test_early_stopping_restores_the_best_epoch(rng):
@@ -476,6 +309,18 @@ def test_a_callback_may_use_the_model_and_the_learning_rate(data):
     assert history.lr == [0.5, 0.25, 0.25]
 
 
+def test_a_callback_that_spoils_the_labels_does_no_harm(data):
+    X, y = data
+    given, model, other = y.astype(np.int64), network(), network()
+
+    def callback(model, history):
+        given[...] = 10**9
+
+    fit(model, X, given, callbacks=[callback])
+    fit(other, X, y)
+    assert bits(model) == bits(other)
+
+
 def test_ctrl_c_ends_training_soon_and_leaves_the_model_usable(data):
     X, y = data
     model = network()
@@ -497,7 +342,7 @@ def test_a_loss_that_is_not_finite_is_told_once(data):
     with pytest.warns(
         RuntimeWarning, match="in epoch 1: .*a learning rate below 1e\\+30"
     ) as caught:
-        history = fit(model, X, X[:, 0], loss="mse", optimizer=fastnn.SGD(1e30), epochs=4)
+        history = model.fit(X, X[:, 0], loss="mse", optimizer=fastnn.SGD(1e30), epochs=4)
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert history.epochs == 4
@@ -581,6 +426,11 @@ BAD = [
     ({"X": X0[:0], "y": Y0[:0]}, ValueError, r"X: expected at least one row, got shape \(0, 20\)"),
     ({"X": NAN}, ValueError, "X: expected finite numbers, got nan in row 7"),
     ({"X": X0 * np.inf}, ValueError, "X: expected finite numbers, got inf in row 0"),
+    (
+        {"X": np.where(np.arange(M)[:, None] == 9, np.float64(-1e300), X0)},
+        ValueError,
+        "X: expected numbers that float32 can hold, got -1e\\+300 in row 9",
+    ),
     ({"X": X0.astype(complex)}, TypeError, "X: expected real numbers"),
     ({"X": X0.astype(object)}, TypeError, "X: expected real numbers"),
     ({"X": X0.astype(">f4")}, TypeError, "X: expected real numbers"),
@@ -591,6 +441,11 @@ BAD = [
     ({"y": Y0 - 1}, ValueError, r"y: expected labels in \[0, 4\), got -1 at index 0"),
     ({"y": Y0 * np.nan}, TypeError, "y: expected integer labels, got dtype float64"),
     ({"y": X0[:, :4] * np.nan, "loss": "mse"}, ValueError, "y: expected finite numbers, got nan"),
+    (
+        {"y": np.full((M, 4), 1e300), "loss": "mse"},
+        ValueError,
+        "y: expected numbers that float32 can hold, got 1e\\+300 in row 0",
+    ),
     ({"y": X0[:, :3], "loss": "mse"}, ValueError, r"y: expected shape \(150, 4\), got \(150, 3\)"),
     ({"loss": "crossentropy"}, ValueError, "loss: expected one of cross_entropy, "),
     ({"loss": None}, TypeError, "loss: expected a loss such as"),
@@ -641,15 +496,17 @@ BAD = [
 def test_bad_arguments_are_refused_before_anything_changes(change, error, message):
     model = network()
     before = bits(model)
-    optimizer = fastnn.Adam()
-    arguments = {"X": X0, "y": Y0, "optimizer": optimizer} | change
+    optimizer, generator = fastnn.Adam(), np.random.default_rng(3)
+    state = generator.bit_generator.state
+    arguments = {"X": X0, "y": Y0, "optimizer": optimizer, "rng": generator} | change
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(error, match=message):
             fit(model, arguments.pop("X"), arguments.pop("y"), **arguments)
     assert bits(model) == before
     assert model.history is None
-    assert optimizer.t == 0
+    assert generator.bit_generator.state == state
+    fit(network(), X0, Y0, optimizer=optimizer)  # it is still free
     fit(model, X0, Y0)
 
 

@@ -6,9 +6,9 @@ Each command is a module of this folder with `main(argv) -> int`, imported when 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
+__all__ = ["main", "positive"]
 
 COMMANDS = {
     "demo": "train a network on real handwritten digits, or on MNIST-like files",
@@ -35,6 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone, as in `fastnn demo | head`: nothing more to say, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def positive(limit: int | None = None) -> Callable[[str], int]:
+    """What argparse reads a whole number from 1 to `limit` with."""
+    import argparse
+
+    wanted = "of at least 1" if limit is None else f"from 1 to {limit}"
+
+    def whole(text: str) -> int:
+        number = int(text) if text.isdecimal() else 0
+        if number < 1 or (limit is not None and number > limit):
+            raise argparse.ArgumentTypeError(f"expected a whole number {wanted}, got {text!r}")
+        return number
+
+    return whole
 
 
 def _help(argv: list[str]) -> int:

@@ -25,6 +25,7 @@ from .._core.limits import Probe
 from .._core.threads import available_cpus, get_num_threads, openmp_version
 from .._version import version
 from ..config import threads as thread_limit
+from . import positive
 from .bench_cases import CASES, Case, Form
 
 __all__ = ["main", "measure"]
@@ -197,18 +198,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a few seconds in all, and rougher")
-    add("--threads", type=_positive, metavar="N", help="threads of fastnn and of NumPy's BLAS")
+    add("--threads", type=positive(1024), metavar="N", help="threads of fastnn and of NumPy's BLAS")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--only", action="append", default=[], metavar="TEXT",
         help="cases whose name has this in it, such as linear; may be given again")  # fmt: skip
     add("--json", metavar="FILE", help="write what was measured to a file, in seconds")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1024, got {text!r}")
-    return int(text)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,195 @@
+"""Checkpoints of fit: going on to the same bits, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from networks import bits, fit, learnable, network
+from oracle import same_bits
+
+import fastnn
+from fastnn import checkpoint, files, schedules
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(set_threads):
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return learnable()
+
+
+class Cut(BaseException):
+    """The end of the process, as far as fit can tell."""
+
+
+def cut_after(epochs):
+    def callback(model, history):
+        if history.epochs == epochs:
+            raise Cut
+
+    return callback
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+@pytest.mark.parametrize("rng", [1, None])
+def test_resumed_training_ends_with_the_same_bits(data, tmp_path, cut, rng):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+
+    def run(checkpoint, *callbacks, epochs=6):
+        model = network(fastnn.Dropout(0.3), rng=len(callbacks))  # other first values when resumed
+        optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
+        history = fit(
+            model, X, y, optimizer=optimizer, epochs=epochs, batch_size=32, rng=rng,
+            validation_data=(X[:50], y[:50]), early_stopping=50, callbacks=callbacks,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        return model, optimizer, history
+
+    with pytest.raises(Cut):
+        # The cut comes before the epoch is written, so the last one is done again.
+        run(path, cut_after(cut + 1))
+    resumed = run(path)
+    assert run(path)[2] == resumed[2], "a finished run is not run again"
+    if rng is None:
+        return
+    whole = network(fastnn.Dropout(0.3), rng=1)
+    optimizer = fastnn.RMSprop(schedules.cosine(0.01, 30), momentum=0.5)
+    history = fit(
+        whole, X, y, optimizer=optimizer, epochs=6, batch_size=32, rng=rng,
+        validation_data=(X[:50], y[:50]), early_stopping=50,
+    )  # fmt: skip
+    assert bits(whole) == bits(resumed[0])
+    assert optimizer.t == resumed[1].t
+    for name in optimizer.state_names():
+        assert same_bits(optimizer.state_dict()[name], resumed[1].state_dict()[name])
+    for name in history.keys() - {"seconds"}:
+        assert history[name] == resumed[2][name]
+    assert history.best_epoch == resumed[2].best_epoch
+
+
+def test_a_checkpoint_may_be_given_more_epochs(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    model, whole = network(), network()
+    fit(model, X, y, epochs=2, checkpoint=path)
+    fit(model, X, y, epochs=np.int32(5), batch_size=np.int64(32), checkpoint=str(path))
+    fit(whole, X, y, epochs=5)
+    assert bits(model) == bits(whole)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"], (
+        "no temporary files are left"
+    )
+
+
+def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    fit(network(), X, y, epochs=1, checkpoint=path)
+    for options, message in [
+        ({"batch_size": 16}, "batch_size: expected 16 as in this call, got 32"),
+        ({"optimizer": "sgd"}, "optimizer: expected"),
+        ({}, "rng: expected the seed that the run began with"),
+        ({"shuffle": False}, "shuffle"),
+        ({"early_stopping": 3}, "monitor"),
+    ]:
+        model, generator = network(), np.random.default_rng(2)
+        before, state = bits(model), generator.bit_generator.state
+        options = {"optimizer": fastnn.Adam(), "rng": generator} | options
+        if message.startswith(("batch_size", "shuffle", "monitor")):
+            options["rng"] = 1
+        with pytest.raises(ValueError, match=f"checkpoint: .*run.safetensors: .*{message}"):
+            fit(model, X, y, checkpoint=path, **options)
+        assert bits(model) == before
+        assert generator.bit_generator.state == state
+        if isinstance(options["optimizer"], fastnn.Adam):
+            fit(network(), X, y, optimizer=options["optimizer"])  # it is still free
+    for model, y_of in ((network(width=17), y), (network(fastnn.Tanh()), y)):
+        with pytest.raises(ValueError, match="layers: expected"):
+            fit(model, X, y_of, checkpoint=path)
+    with pytest.raises(ValueError, match="rows: expected 100"):
+        fit(network(), X[:100], y[:100], checkpoint=path)
+    other = tmp_path / "model.safetensors"
+    network().save(other)
+    with pytest.raises(ValueError, match="expected a checkpoint of fit"):
+        fit(network(), X, y, checkpoint=other)
+
+
+def broken(tensors, text, change):
+    """A checkpoint's tensors and text with one of its parts changed."""
+    content = json.loads(text)
+    change(tensors, content)
+    return tensors, json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, content: content.update(version=2),
+        lambda tensors, content: content.pop("run"),
+        lambda tensors, content: content.update(run=[]),
+        lambda tensors, content: content.update(state=None),
+        lambda tensors, content: content["state"].pop("t"),
+        lambda tensors, content: content["state"].update(t=-1),
+        lambda tensors, content: content["state"].update(t=2.5),
+        lambda tensors, content: content["state"].update(seed=-1),
+        lambda tensors, content: content["state"].update(seed=2**64),
+        lambda tensors, content: content["state"].update(seed=math.inf),
+        lambda tensors, content: content["state"].update(history=[1]),
+        lambda tensors, content: content["state"].update(history={"loss": 5}),
+        lambda tensors, content: content["state"].update(history={"loss": ["x"]}),
+        lambda tensors, content: content["state"].update(history={"loss": [1.0], "lr": []}),
+        lambda tensors, content: content["state"].update(best_epoch="x"),
+        lambda tensors, content: content["state"].pop("best"),
+        lambda tensors, content: tensors.pop("optimizer.mean"),
+        lambda tensors, content: tensors.update({"optimizer.mean": np.zeros(3, np.float32)}),
+        lambda tensors, content: tensors.pop("0.weight"),
+        lambda tensors, content: tensors.update(more=np.zeros(3)),
+        lambda tensors, content: tensors.update(best=np.zeros(3)),
+        lambda tensors, content: tensors.update({"2.bias": np.zeros(5, np.float32)}),
+    ],
+)
+def test_a_broken_checkpoint_is_refused(data, tmp_path, change):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    options = {"checkpoint": path, "early_stopping": 5, "rng": None}
+    fit(network(), X, y, epochs=1, **options)
+    tensors, metadata = files.load_tensors(path)
+    ((name, text),) = metadata.items()
+    tensors, text = broken(tensors, text, change)
+    files.save_tensors(path, tensors, {name: text})
+    model, optimizer = network(), fastnn.Adam()
+    before = bits(model)
+    with pytest.raises(ValueError, match="checkpoint: .*run.safetensors: "):
+        fit(model, X, y, epochs=2, optimizer=optimizer, **options)
+    assert bits(model) == before
+    fit(network(), X, y, optimizer=optimizer)  # it is still free
+
+
+def test_a_truncated_checkpoint_is_refused(data, tmp_path):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    fit(network(), X, y, epochs=1, checkpoint=path)
+    whole = path.read_bytes()
+    for content in (b"", whole[:100], whole[:-1], b"{" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="checkpoint: .*run.safetensors: "):
+            fit(network(), X, y, epochs=2, checkpoint=path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(data, tmp_path, monkeypatch):
+    X, y = data
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(b"")
+
+    def load(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoint, "load_tensors", load)
+    with pytest.raises(PermissionError, match="checkpoint: Permission denied: .*run.safetensors"):
+        fit(network(), X, y, checkpoint=path)

@@ -188,7 +188,9 @@ def test_bad_out():
     x = data(4, 6, "float32")
     frozen = np.zeros((4, 6), np.float32)
     frozen.flags.writeable = False
-    for out in (np.zeros((4, 5), np.float32), frozen, x, np.zeros((4, 12), np.float32)[:, ::2]):
+    inside = net.parameters[:24].reshape(4, 6)
+    spread = np.zeros((4, 12), np.float32)[:, ::2]
+    for out in (np.zeros((4, 5), np.float32), frozen, x, spread, inside):
         with pytest.raises(ValueError, match="out"):
             net.plan.predict(x, out)
     with pytest.raises(TypeError, match="out"):

@@ -212,7 +212,7 @@ cdef class Plan:
         ----------
         x : array (m, n_in) or (n_in,), any real dtype; uint8 is multiplied by uint8_scale
         out : None, or a writable C-contiguous ndarray (m, n_out) or (n_out,) of the plan's dtype
-            that does not overlap x
+            that does not overlap x or the parameters
 
         Returns
         -------
@@ -234,7 +234,7 @@ cdef class Plan:
             if out is None:
                 out = empty(shape, self.dtype)
             else:
-                check_out(out, "out", shape, self.dtype, <object>view.obj)
+                check_out(out, "out", shape, self.dtype, <object>view.obj, self.parameters)
             PyObject_GetBuffer(out, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
             try:
                 self.infer(&rows, m, <char *>target.buf)

@@ -72,8 +72,9 @@ cdef extern from *:
     void fnn_barrier(int team) noexcept nogil
     int fnn_watch_forks()
 
-# A fork and join of two threads takes about 1 us, and of one that sleeps more: a thread is worth its
-# call from this many nanoseconds of work of its own on.
+# Nanoseconds of work of its own from which a thread is worth its call. On two quiet cores, just above
+# it, two threads took 6.0 us for what one did in 7.5 (tanh of 49,152 numbers), and 7.9 for 10.5
+# (linear 32x192->192).
 cdef double WORTH = 4000.0
 cdef int MAX_THREADS = 1024
 cdef int threads = 1

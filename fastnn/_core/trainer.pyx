@@ -103,6 +103,8 @@ cdef class Trainer:
         if not 0 <= start < stop <= limit or m > self.batch_size:
             raise ValueError(f"start, stop: expected up to {self.batch_size} rows within {limit},"
                              f" got {start}:{stop}")
+        if self.update.rule.g != plan.g:
+            raise ValueError("update: expected one that is bound to this plan's gradients")
         plan.lock()
         try:
             plan.pending = -1

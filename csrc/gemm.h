@@ -20,16 +20,15 @@
 #define GEMM_HUGE (6 << 20)
 /* Bytes of W from which a single row streams through it. */
 #define GEMM_STREAM (2 << 20)
-/* Bytes of a packed block of B: what stays in L2, or, where many rows pay for the copy, in L3. */
-#define GEMM_BLOCK_L2 (512 << 10)
-#define GEMM_BLOCK_L3 (4 << 20)
+/* Bytes between rows of B from which each lies in a page of its own, as good as. */
+#define GEMM_APART 3584
+/* Bytes of a block of B: it stays in L2 while the rows of A and C pass. */
+#define GEMM_BLOCK (512 << 10)
 
 #define NR (GEMM_NV * VL)
-#define KC ((ptrdiff_t)(4096 / sizeof(REAL)))  /* deepest packed block: each loads and stores C */
+#define KC ((ptrdiff_t)(2048 / sizeof(REAL)))  /* deepest block: a strip of A stays in L1 */
 #define STREAM 8                               /* rows of W that a single row of C takes at a time */
 #define STREAM_COLUMNS ((ptrdiff_t)(8192 / sizeof(REAL)))
-#define A_PAD ((ptrdiff_t)(64 / sizeof(REAL))) /* spreads a copied strip over the cache sets */
-#define AHEAD (64 * NR)                        /* prefetch distance in a packed block, for L3 */
 
 /* `parts` nearly equal parts of n: where the i-th begins. */
 INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
@@ -72,21 +71,66 @@ INLINE int FN(act_after)(const fnn_gemm *g) {
     return !FN(act_in_tile)(g) && g->act != FNN_IDENTITY;
 }
 
-/* Columns [0, n) of mr rows of C, from t's b, c and start on. */
-static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows) {
+/* The next tile of C is fetched while this one is computed. */
+INLINE void FN(prefetch_c)(const REAL *c, ptrdiff_t mr, ptrdiff_t ldc) {
+    for (ptrdiff_t i = 0; i < mr; i++, c += ldc)
+        UNROLL for (int q = 0; q < GEMM_NV; q++) __builtin_prefetch(c + q * VL, 1);
+}
+
+/* A strip of A: mr x k elements at a, and where they are copied to, as k columns of GEMM_MR. */
+typedef struct {
+    const REAL *a;
+    ptrdiff_t a_rs, a_cs, mr;
+    REAL *copy; /* NULL: read where it lies */
+} FN(source);
+
+/* The rows of a strip's copy from `begin` on. */
+static void FN(copy_strip)(const FN(source) *s, ptrdiff_t begin, ptrdiff_t k) {
+    const REAL *a = s->a + begin * s->a_rs;
+    REAL *to = s->copy + begin;
+    if (s->a_cs == 1) {
+        FN(transpose)(s->mr - begin, k, a, s->a_rs, to, GEMM_MR);
+    } else if (s->mr - begin == GEMM_MR) {
+        for (ptrdiff_t p = 0; p < k; p++) memcpy(to + p * GEMM_MR, a + p * s->a_cs, GEMM_MR * sizeof(REAL));
+    } else {
+        for (ptrdiff_t p = 0; p < k; p++)
+            for (ptrdiff_t i = 0; i < s->mr - begin; i++) to[p * GEMM_MR + i] = a[p * s->a_cs + i];
+    }
+}
+
+/* Columns [0, n) of mr rows of C, from t's b, c and start on. `panel` is the distance in B between one
+ * NR columns and the next. Meanwhile `next`, if any, is copied. */
+static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
+                      const FN(source) *next) {
     const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest);
     const ptrdiff_t parts = FN(ceil_div)(vectors, rows ? GEMM_WIDEST_ROWS(mr) : GEMM_WIDEST_COLS);
     const int advance = first->start != FN(zeros);
+    ptrdiff_t copied = 0;
+    REAL sink[2];
     FN(tile) t = *first;
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {
         const ptrdiff_t nv = FN(part)(vectors, parts, i + 1) - FN(part)(vectors, parts, i);
         if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
+        if (next && copied < next->mr && GEMM_COPIES_IN(mr, nv)) {
+            t.from[0] = t.from[1] = next->a + copied * next->a_rs;
+            if (copied + 1 < next->mr) t.from[1] += next->a_rs;
+            t.to = next->copy + copied;
+            t.from_step = next->a_cs;
+            t.to_step = GEMM_MR;
+            copied += 2;
+        } else {
+            t.from[0] = t.from[1] = t.a;
+            t.to = sink;
+            t.from_step = t.to_step = 0;
+        }
+        if (panel) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
         (rows ? FN(rows_tiles)[mr - 1][nv - 1] : FN(cols_tiles)[mr - 1][nv - 1])(&t);
-        t.b += nv * VL;
+        t.b += panel && nv == GEMM_NV ? panel : nv * VL;
         t.c += nv * VL;
         if (advance) t.start += nv * VL;
     }
+    if (next && copied < next->mr) FN(copy_strip)(next, copied, t.k);
 #if !GEMM_MASKED_FREE
     if (rest) {
         t.tail = vtail_make(rest);
@@ -95,101 +139,86 @@ static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows
 #endif
 }
 
-/* The blocks in which a product is done: kc x nc of B, packed or not. */
+/* The blocks in which a product is done, kc x nc of B, and what of them is copied. */
 typedef struct {
     ptrdiff_t kc, nc;
-    int packed;
+    int packs_b, copies_a;
 } FN(blocks);
 
-static FN(blocks) FN(block_sizes)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
-    const ptrdiff_t bytes = n * k * (ptrdiff_t)sizeof(REAL);
-    FN(blocks) s = {.kc = k > 0 ? k : 1, .nc = n};
-    s.packed = b_cs != 1 || (m >= 128 && bytes >= GEMM_LARGE) || (m >= 48 && bytes >= GEMM_HUGE);
-    if (s.packed) {
-        const ptrdiff_t block = m < 512 ? GEMM_BLOCK_L2 : GEMM_BLOCK_L3;
+static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
+    const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
+    FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
+    s.packs_b = g->b_cs != 1 || (g->m >= 128 && bytes >= GEMM_LARGE && g->b_rs * size >= GEMM_APART) ||
+                (g->m >= 48 && bytes >= GEMM_HUGE);
+    if (s.packs_b || (g->m >= 48 && bytes >= GEMM_LARGE)) {
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, KC));
-        s.nc = FN(least)(FN(round_up)(n, NR), block / (s.kc * (ptrdiff_t)sizeof(REAL)) / NR * NR);
+        s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
     } else if (bytes >= GEMM_HUGE)
         s.kc = FN(least)(s.kc, 32);
+    s.copies_a = s.packs_b || (s.nc >= 8 * NR && g->m >= 48 &&
+                 (g->a_cs != 1 || g->a_rs * size % 4096 == 0));
     return s;
 }
 
-/* Whether a strip of A is worth a copy: where many panels read it, and its rows lie in one cache
- * set or its columns far apart. */
-INLINE int FN(copies_a)(const fnn_gemm *g, const FN(blocks) *s) {
-    const int spread = g->a_cs != 1 || g->a_rs * (ptrdiff_t)sizeof(REAL) % 4096 == 0;
-    return s->packed && s->nc >= 8 * NR && spread;
+/* One block: C(i, j) += A(i, p) B(p, j) for k rows of B from b on and n columns. */
+typedef struct {
+    ptrdiff_t p, j, k, n;
+    const REAL *b;
+    REAL *a_copy;
+} FN(block);
+
+/* The r-th of the strips into which the rows are cut. */
+static FN(source) FN(source_of)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t strips, ptrdiff_t r) {
+    const ptrdiff_t i = FN(part)(g->m, strips, r);
+    FN(source) s = {.a = (const REAL *)g->a + i * g->a_rs + b->p * g->a_cs, .a_rs = g->a_rs,
+                    .a_cs = g->a_cs, .mr = FN(part)(g->m, strips, r + 1) - i};
+    if (b->a_copy) s.copy = b->a_copy + r % 2 * GEMM_MR * b->k;
+    return s;
 }
 
-/* mr x k elements of A, by rows or (as A lies by columns) by columns: t reads the copy. */
-static void FN(copy_a)(FN(tile) *t, ptrdiff_t mr, int rows, REAL *dst) {
-    if (rows) {
-        FN(copy_rows)(mr, t->k, t->a, t->a_rs, dst, t->k + A_PAD);
-        t->a_rs = t->k + A_PAD;
-    } else {
-        const REAL *a = t->a;
-        for (ptrdiff_t p = 0; p < t->k; p++, a += t->a_cs)
-            if (mr == GEMM_MR)
-                memcpy(dst + p * mr, a, GEMM_MR * sizeof(REAL));
-            else
-                for (ptrdiff_t i = 0; i < mr; i++) dst[p * mr + i] = a[i];
-        t->a_cs = mr;
-    }
-    t->a = dst;
-}
-
-/* One strip of the packed block: panel by panel, the next piece of C on its way. */
-static void FN(packed_strip)(FN(tile) *t, ptrdiff_t mr, ptrdiff_t n, int rows) {
-    for (ptrdiff_t j = 0; j < n; j += NR) {
-        for (ptrdiff_t i = 0; i < mr; i++) {
-            __builtin_prefetch(t->c + i * t->ldc + NR, 1);
-            __builtin_prefetch(t->c + i * t->ldc + NR + VL, 1);
-        }
-        FN(strip)(t, mr, FN(least)(NR, n - j), rows);
-        t->b += t->k * NR;
-        t->c += NR;
-        if (t->start != FN(zeros)) t->start += NR;
-    }
-}
-
-static void FN(by_strips)(const fnn_gemm *g) {
-    const FN(blocks) s = FN(block_sizes)(g->m, g->n, g->k, g->b_cs);
-    const int rows = g->a_cs == 1, transposed = g->b_cs != 1;
-    const int copies_a = FN(copies_a)(g, &s);
+static void FN(run_block)(const fnn_gemm *g, const FN(blocks) *s, const FN(block) *b) {
     const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
-    REAL *const b_copy = g->work, *const a_copy = b_copy + s.kc * s.nc;
-    for (ptrdiff_t j = 0; j < g->n; j += s.nc) {
-        const ptrdiff_t n = FN(least)(s.nc, g->n - j);
-        ptrdiff_t p = 0;
-        do { /* once also where k is 0 */
-            const ptrdiff_t k = FN(least)(s.kc, g->k - p);
-            const REAL *b = (const REAL *)g->b + p * g->b_rs + j * g->b_cs;
-            if (s.packed) {
-                FN(pack_b)(k, n, NR, b, transposed ? g->b_cs : g->b_rs, transposed, b_copy);
-                b = b_copy;
-            }
-            const int last = p + k >= g->k;
-            for (ptrdiff_t r = 0; r < strips; r++) {
-                const ptrdiff_t i = FN(part)(g->m, strips, r);
-                const ptrdiff_t mr = FN(part)(g->m, strips, r + 1) - i;
-                FN(tile) t = {.k = k, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b,
-                              .ldb = s.packed ? NR : g->b_rs, .ldc = g->ldc,
-                              .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY,
-                              .slope = (REAL)g->slope, .ahead = s.packed ? AHEAD : 0};
-                t.a = (const REAL *)g->a + i * g->a_rs + p * g->a_cs;
-                t.c = (REAL *)g->c + i * g->ldc + j;
-                t.start = p ? t.c : g->bias ? (const REAL *)g->bias + j : FN(zeros);
-                t.start_ld = p ? g->ldc : 0;
-                if (copies_a) FN(copy_a)(&t, mr, rows, a_copy);
-                if (s.packed)
-                    FN(packed_strip)(&t, mr, n, rows);
-                else
-                    FN(strip)(&t, mr, n, rows);
-                if (last && FN(act_after)(g)) FN(finish)(g, i, j, mr, n);
-            }
-            p += k;
-        } while (p < g->k);
+    const int rows = g->a_cs == 1 && !s->copies_a, last = b->p + b->k >= g->k;
+    const ptrdiff_t panel = s->packs_b ? b->k * NR : s->copies_a || s->kc < g->k ? NR : 0;
+    FN(source) source = FN(source_of)(g, b, strips, 0);
+    if (s->copies_a) FN(copy_strip)(&source, 0, b->k);
+    for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
+        const FN(source) next = FN(source_of)(g, b, strips, r + 1 < strips ? r + 1 : r);
+        FN(tile) t = {.k = b->k, .a = source.a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b->b,
+                      .ldb = s->packs_b ? NR : g->b_rs, .ldc = g->ldc, .slope = (REAL)g->slope,
+                      .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY};
+        t.c = (REAL *)g->c + i * g->ldc + b->j;
+        t.start = b->p ? t.c : g->bias ? (const REAL *)g->bias + b->j : FN(zeros);
+        t.start_ld = b->p ? g->ldc : 0;
+        if (s->copies_a) {
+            t.a = source.copy;
+            t.a_cs = GEMM_MR;
+        }
+        FN(strip)(&t, source.mr, b->n, rows, panel, s->copies_a && r + 1 < strips ? &next : NULL);
+        if (last && FN(act_after)(g)) FN(finish)(g, i, b->j, source.mr, b->n);
+        i += source.mr;
+        source = next;
     }
+}
+
+static void FN(by_blocks)(const fnn_gemm *g) {
+    const FN(blocks) s = FN(block_sizes)(g);
+    REAL *const b_copy = g->work;
+    FN(block) b = {.p = 0};
+    if (s.copies_a) b.a_copy = b_copy + (s.packs_b ? s.kc * s.nc : 0);
+    do { /* once also where k is 0 */
+        b.k = FN(least)(s.kc, g->k - b.p);
+        for (b.j = 0; b.j < g->n; b.j += s.nc) {
+            b.n = FN(least)(s.nc, g->n - b.j);
+            b.b = (const REAL *)g->b + b.p * g->b_rs + b.j * g->b_cs;
+            if (s.packs_b) {
+                FN(pack_b)(b.k, b.n, b.b, g->b_rs, g->b_cs, b_copy);
+                b.b = b_copy;
+            }
+            FN(run_block)(g, &s, &b);
+        }
+        b.p += b.k;
+    } while (b.p < g->k);
 }
 
 /* Sums that wait in y for the next `count` terms of each: y[j] += sum over q of x[q] b[q * ldb + j]. */
@@ -261,7 +290,7 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);
             t.start_ld = g->bias ? ld : 0;
-            FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1);
+            FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1, 0, NULL);
         }
         FN(transpose)(n, m, c, ld, (REAL *)g->c + j, g->ldc);
         if (FN(act_after)(g)) FN(finish)(g, 0, j, m, n);
@@ -277,12 +306,12 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
 /* Never less for a larger m, n or k, so one answer serves all batches up to the largest: a shorter k
  * may come in deeper blocks. */
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
-    if (!FN(block_sizes)(m, n, k, b_cs).packed) return 0;
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
-    const ptrdiff_t block = GEMM_BLOCK_L3 / (ptrdiff_t)sizeof(REAL);
-    const ptrdiff_t packed = FN(least)(depth * width, block) + GEMM_MR * (depth + A_PAD);
+    const ptrdiff_t block = GEMM_BLOCK / (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
+    if (b_cs == 1 && m < 48) return 0;
     return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);
 }
 
@@ -296,7 +325,7 @@ static void FN(gemm)(const fnn_gemm *g) {
     else if (FN(better_transposed)(g))
         FN(transposed)(g);
     else
-        FN(by_strips)(g);
+        FN(by_blocks)(g);
 }
 
 /* Up to eight vectors of sums stay in registers while the rows stream by. */
@@ -322,9 +351,7 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 
 #undef NR
 #undef KC
-#undef A_PAD
 #undef STREAM
 #undef STREAM_COLUMNS
-#undef AHEAD
 #undef T_ROWS
 #undef T_COLUMNS

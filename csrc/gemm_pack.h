@@ -40,25 +40,25 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
     }
 }
 
-/* m rows of n elements. */
-static void FN(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
-                          ptrdiff_t ldd) {
-    for (ptrdiff_t i = 0; i < m; i++, src += lds, dst += ldd) {
-        ptrdiff_t j = 0;
-        for (; j + VL <= n; j += VL) vstore(dst + j, vload(src + j));
-        for (; j < n; j++) dst[j] = src[j];
+/* B (k x n), whose rows or columns are contiguous, as panels of GEMM_NV vectors, each k rows long, one
+ * after another. */
+static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, ptrdiff_t b_cs,
+                       REAL *dst) {
+    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 4 };
+    if (b_cs != 1) {
+        for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
+            FN(transpose)(n - j < WIDTH ? n - j : WIDTH, k, b + j * b_cs, b_cs, dst, WIDTH);
+        return;
     }
-}
-
-/* B (k x n) as panels of `width` columns, each k x width, one after another. `ld` is the stride
- * between B's rows, or between its columns if `transposed`. */
-static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const REAL *b, ptrdiff_t ld,
-                       int transposed, REAL *dst) {
-    for (ptrdiff_t j = 0; j < n; j += width, dst += k * width) {
-        const ptrdiff_t part = n - j < width ? n - j : width;
-        if (transposed)
-            FN(transpose)(part, k, b + j * ld, ld, dst, width);
-        else
-            FN(copy_rows)(k, part, b + j, ld, dst, width);
+    for (ptrdiff_t p = 0; p < k; p++, b += b_rs) {
+        REAL *d = dst + p * WIDTH;
+        ptrdiff_t j = 0;
+        for (; j + WIDTH <= n; j += WIDTH, d += k * WIDTH) {
+            UNROLL for (int q = 0; q < GEMM_NV; q++) {
+                __builtin_prefetch(b + AHEAD * b_rs + j + q * VL);
+                vstore(d + q * VL, vload(b + j + q * VL));
+            }
+        }
+        for (; j < n; j++, d++) *d = b[j];
     }
 }

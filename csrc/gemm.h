@@ -150,11 +150,10 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (g->m >= 128 && bytes >= GEMM_LARGE && g->b_rs * size >= GEMM_APART) ||
                 (g->m >= 48 && bytes >= GEMM_HUGE);
-    if (s.packs_b || (g->m >= 48 && bytes >= GEMM_LARGE)) {
+    if (s.packs_b || (g->m > 1 && bytes >= GEMM_LARGE)) {
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, KC));
         s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
-    } else if (bytes >= GEMM_HUGE)
-        s.kc = FN(least)(s.kc, 32);
+    }
     s.copies_a = s.packs_b || (s.nc >= 8 * NR && g->m >= 48 &&
                  (g->a_cs != 1 || g->a_rs * size % 4096 == 0));
     return s;

@@ -99,6 +99,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
+        if (rows && mr > 4) /* W's next columns: where rows are pages apart nothing else fetches them */
+            UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
         if (copies) {
             to[0] = *from;
             to[1] = *from_2;

@@ -1,10 +1,11 @@
 /* gemm.h: the matrix product of fastnn.h, in four ways that give the same bits:
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
- *               pass and of dW as long as W stays in the cache, and of few rows at any size.
- *   packed      the same strips, but a block of B (kc x nc) is copied to panels that lie one after
- *               another (Goto and van de Geijn 2008), transposed on the way if need be. For large
- *               products: rows a power of two apart share a few cache sets.
+ *               pass and of dW as long as W stays in the cache.
+ *   blocked     the same on blocks of B (kc x nc) that stay in L2 while all strips of A pass (Goto and
+ *               van de Geijn 2008). B is copied to panels that lie one after another, transposed
+ *               if need be, where its rows are pages apart and the rows of A many enough to pay for it.
+ *               A strip of A is copied for all its panels, by the tiles of the strip before.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
  *   streamed    for one row and a W that only the outer caches hold.
@@ -14,8 +15,7 @@
 #include "gemm_tile.h"
 #include "gemm_pack.h"
 
-/* Bytes of B from which packing pays, with 128 rows and with 48; the latter is also where few rows
- * go through W 32 of its rows at a time, which are streams that the hardware can follow. */
+/* Bytes of B from which it comes in blocks; from which 48 rows pay for copying it, elsewhere 128. */
 #define GEMM_LARGE (1 << 20)
 #define GEMM_HUGE (6 << 20)
 /* Bytes of W from which a single row streams through it. */

@@ -1,4 +1,4 @@
-/* gemm.h: the matrix product of fastnn.h, in four ways that give the same bits:
+/* gemm.h: the matrix product of fastnn.h, in five ways that give the same bits:
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
  *               pass and of dW as long as W stays in the cache.
@@ -8,7 +8,8 @@
  *               A strip of A is copied for all its panels, by the tiles of the strip before.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
- *   streamed    for one row and a W that only the outer caches hold.
+ *   streamed    for up to four rows and a W that only the outer caches hold.
+ *   turned      for up to four rows and a transposed W, which is turned in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
  * waits in C, which is exact. Thresholds are measured, on 48 KiB of L1 and 1 MiB of L2. */
@@ -18,7 +19,7 @@
 /* Bytes of B from which it comes in blocks; from which 48 rows pay for copying it, elsewhere 128. */
 #define GEMM_LARGE (1 << 20)
 #define GEMM_HUGE (6 << 20)
-/* Bytes of W from which a single row streams through it. */
+/* Bytes of W from which few rows stream through it. */
 #define GEMM_STREAM (2 << 20)
 /* Bytes between rows of B from which each lies in a page of its own, as good as. */
 #define GEMM_APART 3584
@@ -27,8 +28,8 @@
 
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(2048 / sizeof(REAL)))  /* deepest block: a strip of A stays in L1 */
-#define STREAM 8                               /* rows of W that a single row of C takes at a time */
-#define STREAM_COLUMNS ((ptrdiff_t)(8192 / sizeof(REAL)))
+#define STREAM 8                               /* rows of W that a row of C takes at a time */
+#define STREAM_ROWS 4                          /* rows of C from which its tiles are better */
 
 /* `parts` nearly equal parts of n: where the i-th begins. */
 INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
@@ -151,7 +152,9 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     s.packs_b = g->b_cs != 1 || (g->m >= 128 && bytes >= GEMM_LARGE && g->b_rs * size >= GEMM_APART) ||
                 (g->m >= 48 && bytes >= GEMM_HUGE);
     if (s.packs_b || (g->m > 1 && bytes >= GEMM_LARGE)) {
-        s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, KC));
+        /* Rows a page apart meet in a quarter of L2's sets, whose ways hold 256 of them. */
+        const ptrdiff_t most = !s.packs_b && g->b_rs * size % 4096 == 0 && g->m > GEMM_MR ? 128 : KC;
+        s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
         s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
     }
     s.copies_a = s.packs_b || (s.nc >= 8 * NR && g->m >= 48 &&
@@ -220,52 +223,149 @@ static void FN(by_blocks)(const fnn_gemm *g) {
     } while (b.p < g->k);
 }
 
-/* Sums that wait in y for the next `count` terms of each: y[j] += sum over q of x[q] b[q * ldb + j]. */
-INLINE void FN(stream_rows)(const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_step,
-                            const REAL *b, ptrdiff_t ldb, REAL *y) {
-    vec w[STREAM];
-    UNROLL for (int q = 0; q < count; q++) w[q] = vset1(x[q * x_step]);
+/* m sums that wait in y for the next `count` terms of each:
+ * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. */
+INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_rs,
+                            ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, REAL *y, ptrdiff_t ldy) {
+    vec w[STREAM_ROWS][STREAM], sums[STREAM_ROWS];
+    UNROLL for (int i = 0; i < m; i++)
+        UNROLL for (int q = 0; q < count; q++) w[i][q] = vset1(x[i * x_rs + q * x_cs]);
+#define STREAM_STEP(LOAD)                                                                          \
+    do {                                                                                           \
+        UNROLL for (int i = 0; i < m; i++) sums[i] = vload(y + i * ldy + j);                       \
+        UNROLL for (int q = 0; q < count; q++) {                                                   \
+            const vec v = LOAD;                                                                    \
+            UNROLL for (int i = 0; i < m; i++) sums[i] = vfma(w[i][q], v, sums[i]);                \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < m; i++) vstore(y + i * ldy + j, sums[i]);                       \
+    } while (0)
     ptrdiff_t j = 0;
-    for (; j + VL <= n; j += VL) {
-        vec sum = vload(y + j);
-        UNROLL for (int q = 0; q < count; q++) sum = vfma(w[q], vload(b + q * ldb + j), sum);
-        vstore(y + j, sum);
-    }
+    for (; j + VL <= n; j += VL) STREAM_STEP(vload(b + q * ldb + j));
     if (j < n) {
         const vtail tail = vtail_make(n - j);
-        vec sum = vload_t(y + j, tail);
-        UNROLL for (int q = 0; q < count; q++) sum = vfma(w[q], vload_t(b + q * ldb + j, tail), sum);
-        vstore_t(y + j, sum, tail);
+        STREAM_STEP(vload_t(b + q * ldb + j, tail));
+    }
+#undef STREAM_STEP
+}
+
+/* All terms of the sums of n columns: m rows, `count` terms at a time. Up to an aligned address first:
+ * loads that straddle cache lines take a fifth longer. */
+INLINE void FN(stream_columns)(const fnn_gemm *g, const int m, const int count, ptrdiff_t n,
+                               ptrdiff_t head, const REAL *b, REAL *y, ptrdiff_t ldy) {
+    const REAL *x = g->a;
+    const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs;
+    ptrdiff_t p = 0;
+    for (; p + count <= g->k; p += count, x += count * cs, b += count * ldb) {
+        if (head) FN(stream_rows)(m, count, head, x, rs, cs, b, ldb, y - VL, ldy);
+        FN(stream_rows)(m, count, n - head, x, rs, cs, b + head, ldb, y, ldy);
+    }
+    for (; p < g->k; p++, x += cs, b += ldb) {
+        if (head) FN(stream_rows)(m, 1, head, x, rs, cs, b, ldb, y - VL, ldy);
+        FN(stream_rows)(m, 1, n - head, x, rs, cs, b + head, ldb, y, ldy);
     }
 }
 
-/* One row of C, for a W that the inner caches do not hold: bound by reading W, so it is read in long
- * runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in C, a cache
- * line that two threads share would travel at each of their turns. */
+/* Up to STREAM_ROWS rows of C, for a W that the inner caches do not hold: bound by reading W, so it is
+ * read in long runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in
+ * C, a cache line that two threads share would travel at each of their turns. A row of it begins with
+ * a vector for the columns before the first aligned one. */
 static void FN(streamed)(const fnn_gemm *g) {
-    REAL buffer[STREAM_COLUMNS + VL] __attribute__((aligned(VEC_BYTES)));
+    enum { LANES = VEC_BYTES / sizeof(REAL), WIDTH = STREAM_ROWS * 8192 / sizeof(REAL) };
+    REAL buffer[WIDTH + 2 * STREAM_ROWS * LANES] __attribute__((aligned(VEC_BYTES)));
+    const ptrdiff_t m = g->m, columns = WIDTH / STREAM_ROWS, ldy = columns + 2 * VL;
     const int parallel = g->b_rs * (ptrdiff_t)sizeof(REAL) % VEC_BYTES == 0;
-    for (ptrdiff_t j = 0; j < g->n; j += STREAM_COLUMNS) {
-        const REAL *x = g->a, *b = (const REAL *)g->b + j;
-        const ptrdiff_t n = FN(least)(STREAM_COLUMNS, g->n - j);
-        /* Columns up to an aligned address: loads that straddle cache lines take a fifth longer. */
+    for (ptrdiff_t j = 0; j < g->n; j += columns) {
+        const REAL *b = (const REAL *)g->b + j;
+        const ptrdiff_t n = FN(least)(columns, g->n - j);
         const ptrdiff_t head = FN(least)(
             n, parallel ? (ptrdiff_t)(-(uintptr_t)b % VEC_BYTES / sizeof(REAL)) : 0);
-        REAL *const y = buffer + (VL - head) % VL;
-        if (g->bias)
-            memcpy(y, (const REAL *)g->bias + j, (size_t)n * sizeof(REAL));
-        else
-            memset(y, 0, (size_t)n * sizeof(REAL));
-        ptrdiff_t p = 0;
-        for (; p + STREAM <= g->k; p += STREAM, x += STREAM * g->a_cs, b += STREAM * g->b_rs) {
-            FN(stream_rows)(STREAM, head, x, g->a_cs, b, g->b_rs, y);
-            FN(stream_rows)(STREAM, n - head, x, g->a_cs, b + head, g->b_rs, y + head);
+        const size_t head_bytes = (size_t)head * sizeof(REAL), bytes = (size_t)n * sizeof(REAL);
+        memset(buffer, 0, (size_t)(m * ldy) * sizeof(REAL));
+        for (ptrdiff_t i = 0; g->bias && i < m; i++) {
+            const REAL *const bias = (const REAL *)g->bias + j;
+            memcpy(buffer + i * ldy, bias, head_bytes);
+            memcpy(buffer + i * ldy + VL, bias + head, bytes - head_bytes);
         }
-        for (; p < g->k; p++, x += g->a_cs, b += g->b_rs) FN(stream_rows)(1, n, x, 0, b, 0, y);
-        if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY) FN(act)(g->act, g->slope, n, y, y);
-        memcpy((REAL *)g->c + j, y, (size_t)n * sizeof(REAL));
+        switch (m) {
+        case 1: FN(stream_columns)(g, 1, 8, n, head, b, buffer + VL, ldy); break;
+        case 2: FN(stream_columns)(g, 2, 8, n, head, b, buffer + VL, ldy); break;
+        case 3: FN(stream_columns)(g, 3, 8, n, head, b, buffer + VL, ldy); break;
+        default: FN(stream_columns)(g, 4, 8, n, head, b, buffer + VL, ldy);
+        }
+        for (ptrdiff_t i = 0; i < m; i++) {
+            REAL *const y = buffer + i * ldy, *const c = (REAL *)g->c + i * g->ldc + j;
+            if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY)
+                FN(act)(g->act, g->slope, ldy, y, y);
+            memcpy(c, y, head_bytes);
+            memcpy(c + head, y + VL, bytes - head_bytes);
+        }
     }
-    if (FN(act_after)(g)) FN(finish)(g, 0, 0, 1, g->n);
+    if (FN(act_after)(g)) FN(finish)(g, 0, 0, m, g->n);
+}
+
+/* VL terms of VL columns of C: the square of B^T at b is turned in registers. Fewer where `terms` or
+ * `columns` is less. */
+INLINE void FN(turn_square)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x,
+                            ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
+    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    vec r[LANES];
+    if (columns >= VL && terms >= VL) {
+        UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(b + q * ldb);
+        FN(transpose_square)(r);
+        UNROLL for (int q = 0; q < LANES; q++)
+            UNROLL for (int i = 0; i < m; i++)
+                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
+    } else {
+        const vtail across = vtail_make(FN(least)(terms, VL));
+        UNROLL for (int q = 0; q < LANES; q++) {
+            r[q] = vset1(0);
+            if (q < columns) r[q] = vload_t(b + q * ldb, across);
+        }
+        FN(transpose_square)(r);
+        UNROLL for (int q = 0; q < LANES; q++)
+            if (q < terms) UNROLL for (int i = 0; i < m; i++)
+                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
+    }
+}
+
+/* Two vectors of columns at a time: their sums are chains that the core runs side by side. */
+INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
+    const ptrdiff_t ldb = g->b_cs;
+    for (ptrdiff_t j = 0; j < g->n; j += 2 * VL) {
+        const ptrdiff_t n = g->n - j;
+        const REAL *x = g->a, *b = (const REAL *)g->b + j * ldb;
+        const vtail tail[2] = {vtail_make(FN(least)(n, VL)), vtail_make(n > VL ? FN(least)(n - VL, VL) : 0)};
+        vec sums[2][STREAM_ROWS];
+        UNROLL for (int h = 0; h < 2; h++)
+            UNROLL for (int i = 0; i < m; i++) {
+                sums[h][i] = vset1(0);
+                if (g->bias && n > h * VL)
+                    sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail[h]);
+            }
+        for (ptrdiff_t p = 0; p < g->k; p += VL, x += VL * g->a_cs, b += VL) {
+            FN(turn_square)(m, n, g->k - p, x, g->a_rs, g->a_cs, b, ldb, sums[0]);
+            if (n > VL)
+                FN(turn_square)(m, n - VL, g->k - p, x, g->a_rs, g->a_cs, b + VL * ldb, ldb, sums[1]);
+        }
+        UNROLL for (int h = 0; h < 2; h++)
+            UNROLL for (int i = 0; i < m; i++)
+                if (n > h * VL) vstore_t((REAL *)g->c + i * g->ldc + j + h * VL, sums[h][i], tail[h]);
+    }
+}
+
+/* Up to STREAM_ROWS rows of C, where a column of B is contiguous: bound by reading and turning B. */
+static void FN(turned)(const fnn_gemm *g) {
+    switch (g->m) {
+    case 1: FN(turn_columns)(g, 1); break;
+    case 2: FN(turn_columns)(g, 2); break;
+    case 3: FN(turn_columns)(g, 3); break;
+    default: FN(turn_columns)(g, 4);
+    }
+    for (ptrdiff_t i = 0; FN(act_in_tile)(g) && g->act != FNN_IDENTITY && i < g->m; i++) {
+        REAL *const c = (REAL *)g->c + i * g->ldc;
+        FN(act)(g->act, g->slope, g->n, c, c);
+    }
+    if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
 }
 
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
@@ -318,9 +418,11 @@ static void FN(gemm)(const fnn_gemm *g) {
     if (g->m <= 0 || g->n <= 0) return;
     assert((g->a_rs == 1 || g->a_cs == 1) && (g->b_rs == 1 || g->b_cs == 1));
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
-    if (g->m == 1 && g->b_cs == 1 && g->n >= 8 * VL &&
+    if (g->m <= STREAM_ROWS && g->b_cs == 1 && g->n >= 8 * VL &&
         g->n * g->k * (ptrdiff_t)sizeof(REAL) >= GEMM_STREAM)
         FN(streamed)(g);
+    else if (g->m <= STREAM_ROWS && g->b_cs != 1)
+        FN(turned)(g);
     else if (FN(better_transposed)(g))
         FN(transposed)(g);
     else
@@ -351,6 +453,6 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef NR
 #undef KC
 #undef STREAM
-#undef STREAM_COLUMNS
+#undef STREAM_ROWS
 #undef T_ROWS
 #undef T_COLUMNS

@@ -1,8 +1,20 @@
 /* gemm_pack.h: copies of matrix blocks for gemm.h, in the layouts that the tiles like best. */
 
-/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n: squares of VL x VL in registers. A round of
- * zips moves the top bit of the row number to the bottom of the column number; log2 VL rounds
- * exchange the two. */
+/* A square of VL x VL in registers. A round of zips moves the top bit of the row number to the bottom of
+ * the column number; log2 VL rounds exchange the two. */
+INLINE void FN(transpose_square)(vec *r) {
+    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    vec z[LANES];
+    UNROLL for (int round = 1; round < LANES; round *= 2) {
+        UNROLL for (int q = 0; q < LANES / 2; q++) {
+            z[2 * q] = vzip_lo(r[q], r[q + LANES / 2]);
+            z[2 * q + 1] = vzip_hi(r[q], r[q + LANES / 2]);
+        }
+        UNROLL for (int q = 0; q < LANES; q++) r[q] = z[q];
+    }
+}
+
+/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. */
 static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
                           ptrdiff_t ldd) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
@@ -13,7 +25,7 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
             const ptrdiff_t width = n - j < LANES ? n - j : LANES;
             const REAL *const s = src + i * lds + j;
             REAL *const d = dst + j * ldd + i;
-            vec r[LANES], z[LANES];
+            vec r[LANES];
             if (width == LANES && height == LANES) {
                 UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(s + q * lds);
             } else {
@@ -23,13 +35,7 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
                     if (q < height) r[q] = vload_t(s + q * lds, across);
                 }
             }
-            UNROLL for (int round = 1; round < LANES; round *= 2) {
-                UNROLL for (int q = 0; q < LANES / 2; q++) {
-                    z[2 * q] = vzip_lo(r[q], r[q + LANES / 2]);
-                    z[2 * q + 1] = vzip_hi(r[q], r[q + LANES / 2]);
-                }
-                UNROLL for (int q = 0; q < LANES; q++) r[q] = z[q];
-            }
+            FN(transpose_square)(r);
             if (width == LANES && height == LANES) {
                 UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
             } else {

@@ -64,7 +64,11 @@ def _products(widths: tuple[int, ...]) -> int:
 
 def _layer(section: str, m: int, k: int, n: int, *, quick: bool = False) -> Cell:
     dtype = "float64" if section == "layer64" else "float32"
-    makers = {"layer": peer_dense.OWNED, "layer64": peer_dense.FLOAT64, "linear": peer_dense.CALLERS}
+    makers = {
+        "layer": peer_dense.OWNED,
+        "layer64": peer_dense.FLOAT64,
+        "linear": peer_dense.CALLERS,
+    }
     nbytes = (m * k + k * n + n + m * n) * (8 if dtype == "float64" else 4)
     name = f"{m}x{k}" if k == n else f"{m}x{k}->{n}"
     make = lambda: peer_dense.Network((k, n), m, dtype, last=True)  # noqa: E731

@@ -1,8 +1,8 @@
 """Fully-connected networks forward: the same weights in each peer, each in its best form.
 
-A network is Linear layers with LeakyReLU between them (and after the last, where a cell is one fused
-layer). Weights are W (n_out, n_in) in C order, or wt, a (n_in, n_out) copy; a peer that may own its
-weights takes whichever it likes best, both are measured. `PEERS` names the makers of forms.
+A network is Linear layers with LeakyReLU between them, and after the last too where a cell is one
+fused layer. Weights are W (n_out, n_in) in C order, or wt, a (n_in, n_out) copy; of a peer that may
+own its weights both are measured. The tables at the end name the makers of forms.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def jax_linear(net: Network) -> Iterator[Form]:
 
 
 def sklearn_mlp(net: Network) -> Iterator[Form]:
-    """ReLU: scikit-learn has no LeakyReLU. MLPRegressor's outputs are raw, as those of the others."""
+    """ReLU: scikit-learn has no LeakyReLU. MLPRegressor gives raw outputs, as the others do."""
     from sklearn.neural_network import MLPRegressor
 
     mlp = MLPRegressor(hidden_layer_sizes=net.widths[1:-1], batch_size=2)

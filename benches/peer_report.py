@@ -117,22 +117,29 @@ def header(run: dict[str, Any]) -> str:
         f"- machine: {machine.get('cpu')}, {machine.get('cpus')} CPUs, {machine.get('system')}",
         f"- fastnn {machine.get('fastnn')}, {machine.get('isa')} kernels; "
         f"Python {machine.get('python')}; {versions}",
-        *(
-            f"- {part['threads']} thread{'s' * (part['threads'] > 1)}: "
-            f"{part['limits']['flops'].get('float32', math.nan) / 1e9:.0f} GFLOP/s float32 at most; "
-            + ", ".join(f"{v / 1e9:.0f} GB/s read in {k}" for k, v in part["limits"]["read"].items())
-            + f"; BLAS of NumPy: {part['machine'].get('blas')}"
-            for part in run["runs"]
-            if part["limits"]
-        ),
+        *(_limits(part) for part in run["runs"] if part["limits"]),
         f"- {machine.get('date')}, `{run['command']}`",
     ]
     if machine.get("missing"):
         lines.append(f"- not installed here: {', '.join(machine['missing'])}")
     for part in run["runs"]:
         if part["status"]:
-            lines.append(f"- THE RUN ON {part['threads']} THREADS BROKE OFF: rows are missing")
+            lines.append(f"- the run on {_threads(part['threads'])} BROKE OFF: rows are missing")
     return "\n".join(lines)
+
+
+def _limits(part: dict[str, Any]) -> str:
+    flops, read = part["limits"]["flops"], part["limits"]["read"]
+    rates = [f"{value / 1e9:.0f} GFLOP/s {dtype}" for dtype, value in flops.items()]
+    rates += [f"{value / 1e9:.0f} GB/s read in {level}" for level, value in read.items()]
+    return (
+        f"- at most, on {_threads(part['threads'])}: {', '.join(rates)}; "
+        f"BLAS of NumPy: {part['machine']['blas']}"
+    )
+
+
+def _threads(n: int) -> str:
+    return f"{n} thread{'s' * (n > 1)}"
 
 
 def table(run: dict[str, Any], parts: list[list[Row]]) -> str:
@@ -143,14 +150,14 @@ def table(run: dict[str, Any], parts: list[list[Row]]) -> str:
         for section, title in SECTIONS.items():
             mine = [row for row in measured if row.section == section]
             if mine:
-                text.append(f"## {title}: {threads} thread{'s' * (threads > 1)}")
+                text.append(f"## {title}: {_threads(threads)}")
                 text += [_section(mine), _sentence(mine)]
         if complaints := [
             f"- {cell['section']} {cell['name']}: {peer}: {'; '.join(reasons)}"
             for cell in part["cells"]
             for peer, reasons in cell["failed"].items()
         ]:
-            text += [f"## Not measured on {threads} threads", "\n".join(complaints)]
+            text += [f"## Not measured on {_threads(threads)}", "\n".join(complaints)]
     return "\n\n".join(text) + "\n"
 
 
@@ -214,8 +221,7 @@ def short_table(run: dict[str, Any], parts: list[list[Row]]) -> str:
     found = [{(row.section, row.name): row for row in part} for part in parts]
     titles = []
     for part in run["runs"]:
-        n = part["threads"]
-        titles += [f"{n} thread{'s' * (n > 1)}", "best peer"]
+        titles += [_threads(part["threads"]), "best peer"]
     lines = [
         "| | " + " | ".join([*titles, "share of the limit"]) + " |",
         "|---|" + "---|" * (len(titles) + 1),

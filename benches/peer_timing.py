@@ -2,8 +2,8 @@
 
 The threads of OpenBLAS, OpenMP, XLA and ONNX Runtime spin for a while after their work, and would
 take a core from whoever comes next. So before each peer's turn the process waits until its threads
-use no time any more; then calls that do not count warm the caches up, then come the samples. A
-form's time in a round is the fastest of its samples, which are as many for every form of a cell, and
+use no time any more; then calls that do not count warm the caches up, then come the samples. The
+time of a form in a round is the fastest of its samples, of which every form of a cell has as many;
 its time is the median over the rounds.
 """
 
@@ -16,8 +16,8 @@ import timeit
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-# Seconds asleep between two looks at the process's clock, how much of that may be used up by threads
-# that spin, and when to go on all the same.
+# Seconds asleep between two looks at the process's clock, the part of them that threads which spin
+# may use up, and when to go on all the same.
 NAP, BUSY, PATIENCE = 0.004, 0.1, 0.5
 WARM_UP, LONG = 2e-3, 0.02  # seconds of warm-up, and from what length on a call needs none
 SAMPLES = (2, 8)  # least and most samples of a form in a round

@@ -39,8 +39,8 @@ class Data(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What a maker gives: `epoch(order)` trains on rows in that order and gives the mean loss (None:
-    an order of its own); `parameters()` the weights, each (n_out, n_in), then the biases."""
+    """What a maker gives: `epoch(order)` trains on the rows in that order, or for None in one of
+    its own, and gives the mean loss; `parameters()` gives all W (n_out, n_in), then all biases."""
 
     peer: str
     variant: str
@@ -295,7 +295,7 @@ def sklearn_epochs(task: Task) -> Iterator[Training]:
         learning_rate_init=LR,
         shuffle=False,
     )
-    mlp.partial_fit(data.x[: task.m], data.y[: task.m], np.arange(task.widths[-1]))
+    mlp.partial_fit(data.x[: task.m], data.y[: task.m], classes=np.arange(task.widths[-1]))
     W, b = task.weights()
     mlp.coefs_, mlp.intercepts_ = [np.ascontiguousarray(w.T) for w in W], b
     del mlp._optimizer  # the next call makes one for these parameters

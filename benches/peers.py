@@ -1,10 +1,10 @@
 """fastnn against each installed peer, side by side in one run: `python benches/peers.py`.
 
 For one thread and for all CPUs a child process measures every cell: fastnn, NumPy, PyTorch, oneDNN
-with prepacked weights, ONNX Runtime, JAX and scikit-learn, whichever are installed, each in its best
-form, on the same CPUs with as many threads. Answers are compared before anything is timed. Then the
-forms take turns, and the limits of the machine are measured in the same run (peer_timing.py tells
-how, peer_cells.py what). The folder of --out gets
+with prepacked weights, ONNX Runtime, JAX and scikit-learn, as far as they are installed, each in
+its best form, on the same CPUs with as many threads. Answers are compared before anything is timed.
+Then the forms take turns; the limits of the machine are measured in the same run. peer_timing.py
+tells how, peer_cells.py what. The folder of --out gets
 
     peers.md            all cells with all peers; where fastnn is not the fastest says so
     peers_short.md      one row for each of the main cells
@@ -12,8 +12,8 @@ how, peer_cells.py what). The folder of --out gets
     peers_roofline_N.png  FLOP/s over arithmetic intensity, with the limits
     peers.json          every time of every form
 
-Nothing is installed for it: `pip install torch jax onnxruntime onnx scikit-learn` as wished, and the
-extras `bench` and `plot`.
+It needs the extras `bench` and `plot`; the peers are installed apart, as many as one wishes:
+`pip install torch jax onnxruntime onnx scikit-learn`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], metavar="SECTION,...",
         help=f"sections: {', '.join(SECTIONS)}")  # fmt: skip
     add("--cells", action="append", default=[], metavar="TEXT",
-        help='cells with this in "section name", such as 32x256 or "train 784"; may be given again')  # fmt: skip
+        help='part of "section name", such as "train 784"; may be given again')  # fmt: skip
     add("--peers", metavar="TEXT,...", help="peers with one of these in their name; fastnn always")
     add("--threads", metavar="N,...", help="numbers of threads (default: 1 and all CPUs)")
     how = parser.add_mutually_exclusive_group()

@@ -124,7 +124,9 @@ def header(run: dict[str, Any]) -> str:
         lines.append(f"- not installed here: {', '.join(machine['missing'])}")
     for part in run["runs"]:
         if part["status"]:
-            lines.append(f"- the run on {_threads(part['threads'])} BROKE OFF: rows are missing")
+            lines.append(
+                f"- the run on {thread_count(part['threads'])} BROKE OFF: rows are missing"
+            )
     return "\n".join(lines)
 
 
@@ -133,12 +135,12 @@ def _limits(part: dict[str, Any]) -> str:
     rates = [f"{value / 1e9:.0f} GFLOP/s {dtype}" for dtype, value in flops.items()]
     rates += [f"{value / 1e9:.0f} GB/s read in {level}" for level, value in read.items()]
     return (
-        f"- at most, on {_threads(part['threads'])}: {', '.join(rates)}; "
+        f"- at most, on {thread_count(part['threads'])}: {', '.join(rates)}; "
         f"BLAS of NumPy: {part['machine']['blas']}"
     )
 
 
-def _threads(n: int) -> str:
+def thread_count(n: int) -> str:
     return f"{n} thread{'s' * (n > 1)}"
 
 
@@ -150,14 +152,14 @@ def table(run: dict[str, Any], parts: list[list[Row]]) -> str:
         for section, title in SECTIONS.items():
             mine = [row for row in measured if row.section == section]
             if mine:
-                text.append(f"## {title}: {_threads(threads)}")
+                text.append(f"## {title}: {thread_count(threads)}")
                 text += [_section(mine), _sentence(mine)]
         if complaints := [
             f"- {cell['section']} {cell['name']}: {peer}: {'; '.join(reasons)}"
             for cell in part["cells"]
             for peer, reasons in cell["failed"].items()
         ]:
-            text += [f"## Not measured on {_threads(threads)}", "\n".join(complaints)]
+            text += [f"## Not measured on {thread_count(threads)}", "\n".join(complaints)]
     return "\n\n".join(text) + "\n"
 
 
@@ -221,7 +223,7 @@ def short_table(run: dict[str, Any], parts: list[list[Row]]) -> str:
     found = [{(row.section, row.name): row for row in part} for part in parts]
     titles = []
     for part in run["runs"]:
-        titles += [_threads(part["threads"]), "best peer"]
+        titles += [thread_count(part["threads"]), "best peer"]
     lines = [
         "| | " + " | ".join([*titles, "share of the limit"]) + " |",
         "|---|" + "---|" * (len(titles) + 1),

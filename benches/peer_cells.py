@@ -62,7 +62,7 @@ def _products(widths: tuple[int, ...]) -> int:
     return sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
-def _layer(section: str, m: int, k: int, n: int, *, quick: bool = False) -> Cell:
+def _layer(section: str, m: int, k: int, n: int, **flags: bool) -> Cell:
     dtype = "float64" if section == "layer64" else "float32"
     makers = {
         "layer": peer_dense.OWNED,
@@ -73,7 +73,7 @@ def _layer(section: str, m: int, k: int, n: int, *, quick: bool = False) -> Cell
     name = f"{m}x{k}" if k == n else f"{m}x{k}->{n}"
     make = lambda: peer_dense.Network((k, n), m, dtype, last=True)  # noqa: E731
     sizes = (2 * m * k * n, nbytes, nbytes, "read")
-    return Cell(section, name, make, makers[section], *sizes, dtype, quick=quick)
+    return Cell(section, name, make, makers[section], *sizes, dtype, **flags)
 
 
 def _predict(widths: tuple[int, ...], m: int, **flags: bool) -> Cell:
@@ -91,7 +91,8 @@ def _train(widths: tuple[int, ...], m: int, rows: int, *, uint8: bool = False, *
     make = lambda: peer_train.Task(widths, m, rows, uint8=uint8)  # noqa: E731
     # The update moves most: four reads and three writes of each parameter.
     sizes = (flops, 28 * weights, 16 * weights, "update")
-    return Cell("train", name, make, peer_train.MAKERS, *sizes, steps=rows // m, **f)
+    makers = peer_train.UINT8 if uint8 else peer_train.MAKERS
+    return Cell("train", name, make, makers, *sizes, steps=rows // m, **f)
 
 
 def _fill(name: str, n: int, *, quick: bool = False) -> Cell:
@@ -146,14 +147,16 @@ def cells() -> list[Cell]:
     shapes = [(m, w, w) for w, batches in _LAYERS.items() for m in batches] + [*_MORE_LAYERS]
     shapes.sort(key=lambda shape: (math.prod(shape[1:]), shape[0]))
     quick = {(1, 64, 64), (32, 256, 256)}
+    compiled = {(1, 64, 64), (32, 64, 64), (1, 256, 256), (32, 256, 256)}
     sizes = (4096, 65536, 1048576, 16777216)
     return [
-        *(_layer("layer", *shape, quick=shape in quick) for shape in shapes),
+        *(_layer("layer", *shape, quick=shape in quick, compiled=shape in compiled)
+          for shape in shapes),
         *(_layer("layer64", *shape, quick=shape in quick) for shape in _FLOAT64),
         *(_layer("linear", *shape, quick=shape in quick) for shape in _CALLERS),
-        _predict(_DIGITS, 1, quick=True),
+        _predict(_DIGITS, 1, quick=True, compiled=True),
         _predict(_SMALL, 1),
-        _predict(_SMALL, 16),
+        _predict(_SMALL, 16, compiled=True),
         _predict(_SMALL, 256),
         _predict(_LARGE, 1, compiled=True),
         _predict(_LARGE, 16),

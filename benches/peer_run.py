@@ -90,13 +90,13 @@ def footprints(threads: int) -> dict[str, int]:
 
 def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budget) -> Any:
     """Check and time all forms; the record of the cell."""
-    problem = cell.make()
+    problem, compiles = cell.make(), not options["quick"]
     forms: list[Form] = []
     failed: dict[str, list[str]] = {}
     for peer in cell.makers:
-        if peer not in options["peers"] or (
-            peer == "torch.compile" and not (options["full"] or cell.compiled)
-        ):
+        if peer not in options["peers"]:
+            continue
+        if peer == "torch.compile" and not (options["full"] or (cell.compiled and compiles)):
             continue
         try:
             for made in cell.makers[peer](problem):

@@ -108,19 +108,20 @@ def _threads(text: str | None) -> list[int]:
 
 def _child(settings: dict[str, Any], threads: int) -> dict[str, Any]:
     """Measure on so many threads, in a process whose libraries find no more CPUs than that."""
-    clean = {name: value for name, value in os.environ.items() if name not in BLAS_VARIABLES}
-    count = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)
-    )
+    environment = {name: value for name, value in os.environ.items() if name not in BLAS_VARIABLES}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment[name] = str(threads)
+    environment["JAX_PLATFORMS"] = "cpu"
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells"
         path.touch()
+        environment["TORCHINDUCTOR_CACHE_DIR"] = folder
         command = [sys.executable, str(HERE / "peer_run.py"), json.dumps(settings), str(path)]
         try:
             if cpus is not None:  # the child inherits it; XLA makes a thread for each CPU it finds
                 os.sched_setaffinity(0, sorted(cpus)[-threads:])
-            status = subprocess.call(command, env={**clean, **count, "JAX_PLATFORMS": "cpu"})
+            status = subprocess.call(command, env=environment)
         finally:
             if cpus is not None:
                 os.sched_setaffinity(0, cpus)

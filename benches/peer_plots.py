@@ -17,7 +17,22 @@ from peer_cells import SECTIONS
 from peer_report import SHORT, Row, thread_count
 
 COLUMN = 45  # bars in a column, at most
-WON, LOST = "#9ecae1", "black"
+WON = "#9ecae1"
+HEADINGS = {
+    "layer": "fused layer, its own weights",
+    "layer64": "fused layer, float64",
+    "linear": "fused layer, the caller's weights",
+    "predict": "network, answers",
+    "train": "network, training steps",
+    "init": "random fills",
+    "pointwise": "pointwise functions, Adam",
+}
+# In the roofline, and there the cells that are told by name.
+NAMED = {
+    "layer": ("1x64", "1x1024", "1x4096", "8x512", "32x256", "512x512", "2048x2048"),
+    "predict": (),
+    "train": ("64-32-10, 32",),
+}
 LEVELS = {"L2": ":", "L3": "--", "memory": "-."}
 
 
@@ -31,7 +46,7 @@ def draw(runs: list[dict[str, Any]], parts: list[list[Row]], folder: Path) -> li
         n = part["threads"]
         names.append(f"peers_ratios_{n}.png")
         ratios([compared], str(folder / names[-1]))
-        if part["limits"] and any(row.flops for row in compared):
+        if part["limits"] and any(row.section in NAMED for row in compared):
             names.append(f"peers_roofline_{n}.png")
             roofline(part, compared, str(folder / names[-1]))
     main = {(section, name) for section, *rest in SHORT for name in rest}
@@ -58,7 +73,7 @@ def ratios(parts: list[list[Row]], path: str) -> None:
     figure.suptitle(
         f"Time of the fastest other library over fastnn's, {threads}\n"
         f"fastnn is the fastest in {len(rows) - lost} of {len(rows)} cells"
-        + (f", slower in {lost} (black, to the left of 1)" if lost else "")
+        + (f", slower in {lost} (hatched, to the left of 1)" if lost else "")
     )
     figure.savefig(path, dpi=110)
 
@@ -69,8 +84,9 @@ def _columns(part: Sequence[Row]) -> list[list[Row | str]]:
     for section in SECTIONS:
         mine = [row for row in part if row.section == section]
         if mine:
-            entries += [f"{section}, {thread_count(mine[0].threads)}", *mine]
-    height = math.ceil(len(entries) / math.ceil(len(entries) / COLUMN))
+            entries += [f"{HEADINGS[section]}, {thread_count(mine[0].threads)}", *mine]
+    count = math.ceil(len(entries) / COLUMN)
+    height = math.ceil((len(entries) + count - 1) / count)  # headings are repeated
     columns: list[list[Row | str]] = []
     heading = ""
     for entry in entries:
@@ -89,13 +105,14 @@ def _bars(axes: Axes, entries: Sequence[Row | str], low: float, high: float, tal
     for y, entry in enumerate(entries):
         if isinstance(entry, str):
             labels.append("")
-            axes.text(low, y, entry, va="center", ha="left", weight="bold", fontsize=9)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.text(low, y, entry, va="center", weight="bold", fontsize=8.5, bbox=box)
             continue
         lost = entry.ratio < 1
         labels.append(entry.name)
         axes.barh(
             y, entry.ratio - 1, left=1, height=0.7, color="white" if lost else WON,
-            edgecolor=LOST, linewidth=0.6, hatch="//////" if lost else None,
+            edgecolor="black", linewidth=0.6, hatch="//////" if lost else None,
         )  # fmt: skip
         text = f"{entry.ratio:.3g} {entry.best}" + (" IS FASTER" if lost else "")
         axes.text(
@@ -116,12 +133,12 @@ def _bars(axes: Axes, entries: Sequence[Row | str], low: float, high: float, tal
 
 def roofline(part: dict[str, Any], measured: Sequence[Row], path: str) -> None:
     """GFLOP/s over FLOP a byte of the traffic that cannot be avoided, float32."""
-    mine = [row for row in measured if row.flops and row.section != "layer64"]
+    mine = [row for row in measured if row.section in NAMED]
     peak, read = part["limits"]["flops"]["float32"] / 1e9, part["limits"]["read"]
     figure = Figure(figsize=(9.5, 6.2), layout="constrained")
     axes = figure.subplots()
     xs = [row.flops / row.traffic for row in mine]
-    left, right = min([*xs, 0.3]) / 1.5, max([*xs, 100]) * 1.8
+    left, right = min([*xs, 0.3]) / 1.5, max([*xs, 100]) * 2
     _roofs(axes, peak, {level: value / 1e9 for level, value in read.items()}, left, right)
     for x, row in zip(xs, mine, strict=True):
         ours, theirs = (row.flops / t / 1e9 for t in (row.seconds, row.seconds * row.ratio))
@@ -132,6 +149,8 @@ def roofline(part: dict[str, Any], measured: Sequence[Row], path: str) -> None:
             x, ours, "X" if lost else "^", color="black" if lost else "#d95f02", markersize=6,
             mec="black", mew=0.5, zorder=3,
         )  # fmt: skip
+        if row.name in NAMED[row.section]:
+            _name(axes, f"{row.section} {row.name}", x, ours, peak)
     axes.plot([], [], "^", color="#d95f02", mec="black", mew=0.5, label="fastnn, the fastest")
     if any(row.ratio < 1 for row in mine):
         axes.plot([], [], "X", color="black", label="fastnn, not the fastest")
@@ -140,7 +159,7 @@ def roofline(part: dict[str, Any], measured: Sequence[Row], path: str) -> None:
     axes.set_yscale("log")
     axes.set_xlim(left, right)
     slowest = min(row.flops / row.seconds / max(1, row.ratio) / 1e9 for row in mine)
-    axes.set_ylim(slowest / 1.6, peak * 1.8)
+    axes.set_ylim(slowest / 1.6, peak * 2)
     axes.set_xlabel("FLOP per byte that must be read or written")
     axes.set_ylabel("GFLOP/s")
     axes.set_title(
@@ -152,6 +171,17 @@ def roofline(part: dict[str, Any], measured: Sequence[Row], path: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=130)
+
+
+def _name(axes: Axes, name: str, x: float, y: float, peak: float) -> None:
+    """Beside the point, or where points are many above the roof."""
+    if x < 3:
+        axes.annotate(name, (x, y), (7, -3), textcoords="offset points", fontsize=7.5)
+        return
+    line = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.7}
+    above = y > peak / 2
+    at = (x, 1.35 * peak) if above else (1.2 * x, y / 2)
+    axes.annotate(name, (x, y), at, fontsize=7.5, ha="center" if above else "left", arrowprops=line)
 
 
 def _roofs(axes: Axes, peak: float, read: dict[str, float], left: float, right: float) -> None:

@@ -30,7 +30,7 @@ many times as long it takes, in the best of its forms. Both are medians over the
 is the interquartile range in parts of the median, the larger of fastnn's and the best peer's. The
 limit is the longer of arithmetic at the multiply-add peak and memory traffic at the bandwidth of as
 much memory, both measured in the same run. Cells are batch x width, or batch x n_in->n_out, or the
-widths of a network and the rows of a batch."""
+widths of a network and the rows of a batch. scikit-learn has no LeakyReLU and works with ReLU."""
 
 
 class Row(NamedTuple):
@@ -187,7 +187,12 @@ def _section(measured: list[Row]) -> str:
 def _best(row: Row) -> str:
     if not row.peers:
         return ""
-    return f"{row.best} {_digits(row.ratio)}" + (" **SLOWER**" if row.ratio < 1 else "")
+    return f"{row.best} {_ratio(row)}" + (" **SLOWER**" if row.ratio < 1 else "")
+
+
+def _ratio(row: Row) -> str:
+    """Three digits, and never 1.00 for what is below 1."""
+    return f"{row.ratio:.4f}" if 0.995 <= row.ratio < 1 else _digits(row.ratio)
 
 
 def _sentence(measured: list[Row]) -> str:
@@ -200,11 +205,11 @@ def _sentence(measured: list[Row]) -> str:
     lost = [row for row in compared if row.ratio < 1]
     text = (
         f"The best peer takes {_digits(mean)} times as long as fastnn in the geometric mean of "
-        f"{len(compared)} cells, {_digits(least.ratio)} times in the least ({least.name}). "
+        f"{len(compared)} cells, {_ratio(least)} times in the least ({least.name}). "
     )
     if not lost:
         return text + "fastnn is the fastest in all of them."
-    names = "; ".join(f"{row.name} ({row.best} {_digits(row.ratio)})" for row in lost)
+    names = "; ".join(f"{row.name} ({row.best} {_ratio(row)})" for row in lost)
     return f"{text}fastnn is not the fastest in {len(lost)}: {names}."
 
 

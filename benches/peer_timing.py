@@ -79,13 +79,15 @@ class _Timed:
 def measure(forms: Iterable[Form], budget: Budget) -> dict[tuple[str, str], list[float]]:
     """Seconds of a call in each round, by (peer, variant).
 
-    The order of the peers is another in each round. Forms that fall behind another form of the same
-    peer in the first round take part in that round only.
+    The order of the peers is another in each round. Forms that are behind another form of the same
+    peer after two rounds drop out.
     """
     peers: dict[str, list[_Timed]] = {}
     for form in forms:
         settle()
         peers.setdefault(form.peer, []).append(_Timed(form, budget.burst / SAMPLES[1]))
+    if not peers:
+        return {}
     taken = sorted(min(timed.taken for timed in group) for group in peers.values())
     samples = min(max(round(budget.burst / taken[len(taken) // 2]), SAMPLES[0]), SAMPLES[1])
     racing = {peer: list(group) for peer, group in peers.items()}
@@ -97,9 +99,9 @@ def measure(forms: Iterable[Form], budget: Budget) -> dict[tuple[str, str], list
             settle()
             for timed in racing[peer]:
                 timed.run(samples)
-            best = min(timed.rounds[-1] for timed in racing[peer])
-            if len(racing[peer][0].rounds) == 1:
-                racing[peer] = [t for t in racing[peer] if t.rounds[0] <= SLOWER * best]
+            if len(racing[peer][0].rounds) == 2:
+                best = min(min(timed.rounds) for timed in racing[peer])
+                racing[peer] = [t for t in racing[peer] if min(t.rounds) <= SLOWER * best]
     every = (timed for group in peers.values() for timed in group)
     return {(timed.form.peer, timed.form.variant): timed.rounds for timed in every}
 

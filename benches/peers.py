@@ -31,6 +31,7 @@ import peer_report
 from peer_cells import MODULES, SECTIONS
 
 from fastnn._core.threads import available_cpus
+from fastnn.cli import positive
 from fastnn.cli.bench import BLAS_VARIABLES
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +48,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in peer_report.write(run, options.out):
         print(f"wrote {options.out / name}")
+    if any(part["status"] for part in run["runs"]):
+        raise SystemExit("peers.py: error: a measuring process broke off; the tables say which")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--quick", action="store_true", help="few cells and rounds: a smoke test")
     how.add_argument("--full", action="store_true",
         help="more rounds, and torch.compile wherever it can take part")  # fmt: skip
-    add("--rounds", type=int, default=0, metavar="N", help="rounds over all forms of a cell")
+    add(
+        "--rounds",
+        type=positive(100),
+        default=0,
+        metavar="N",
+        help="rounds over all forms of a cell",
+    )
     add("--out", type=Path, default=HERE / "results", metavar="DIR",
         help="folder of the tables and plots (default: benches/results)")  # fmt: skip
     add("--render", metavar="FILE", help="measure nothing; tables and plots of a peers.json")
@@ -111,7 +120,8 @@ def _child(settings: dict[str, Any], threads: int) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name not in BLAS_VARIABLES}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(threads)
-    environment["JAX_PLATFORMS"] = "cpu"
+    # A thread that only hands the work on takes JAX three times as long for a small layer.
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"}
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells"

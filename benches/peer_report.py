@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peer_cells import MODULES, SECTIONS
+from peer_timing import DISTURBED
 
 from fastnn.cli.bench import _digits, _time
 
@@ -27,9 +28,10 @@ SHORT = (
 NOTES = """\
 fastnn's time is that of a call (for training of one step), and the number under each peer is how
 many times as long it takes, in the best of its forms. Both are medians over the rounds; the spread
-is the interquartile range in parts of the median, the larger of fastnn's and the best peer's. The
-limit is the longer of arithmetic at the multiply-add peak and memory traffic at the bandwidth of as
-much memory, both measured in the same run. Cells are batch x width, or batch x n_in->n_out, or the
+is the interquartile range in parts of the median, the larger of fastnn's and the best peer's, with
+an (!) if other programs took more than 5 % of the CPUs all the same. The limit is the longer of
+arithmetic at the multiply-add peak and memory traffic at the bandwidth of as much memory, both
+measured in the same run. Cells are batch x width, or batch x n_in->n_out, or the
 widths of a network and the rows of a batch. scikit-learn has no LeakyReLU and works with ReLU."""
 
 
@@ -46,6 +48,7 @@ class Row(NamedTuple):
     traffic: float
     share: float
     limited_by: str
+    disturbed: float
 
     @property
     def best(self) -> str:
@@ -80,7 +83,7 @@ def rows(part: dict[str, Any]) -> list[Row]:
             Row(
                 cell["section"], cell["name"], part["threads"], ours, medians,
                 max(_spread(best["fastnn"]), _spread(best[first])), cell["flops"], cell["traffic"],
-                cell["limit"] / ours, cell["limited_by"],
+                cell["limit"] / ours, cell["limited_by"], cell["disturbed"],
             )
         )  # fmt: skip
     return found
@@ -176,10 +179,11 @@ def _section(measured: list[Row]) -> str:
             else _digits(row.peers[peer] / row.seconds)
             for peer in peers
         ]  # fmt: skip
+        noise = f"{row.spread:.0%}" + (" (!)" if row.disturbed > DISTURBED else "")
         lines.append(
             f"| {row.name} | {_time(row.seconds)} | "
             + " | ".join([*ratios, _best(row), row.rate])
-            + f" | {row.share:.0%} {row.limited_by} | {row.spread:.0%} |"
+            + f" | {row.share:.0%} {row.limited_by} | {noise} |"
         )
     return "\n".join(lines)
 

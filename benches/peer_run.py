@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from peer_cells import MODULES, Cell, cells
-from peer_timing import Budget, Form, measure, settle
+from peer_timing import DISTURBED, Budget, Form, measure, settle
 
 from fastnn._core.kernels import isa
 from fastnn._core.threads import get_num_threads, openmp_version
@@ -107,7 +107,7 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
         except Exception as error:  # a peer's own; the run goes on and tells it
             first = next(iter(str(error).splitlines()), "")
             failed.setdefault(peer, []).append(f"{type(error).__name__}: {first}"[:200])
-    times = measure(forms, budget)
+    times, disturbed = measure(forms, budget)
     limit, limited_by = ceiling.seconds(cell)
     return {
         **{name: getattr(cell, name) for name in ("section", "name", "dtype", "flops", "traffic")},
@@ -115,6 +115,7 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
         "limit": limit,
         "limited_by": limited_by,
         "failed": failed,
+        "disturbed": disturbed,
         "forms": [
             {"peer": peer, "variant": variant, "seconds": [t / cell.steps for t in seconds]}
             for (peer, variant), seconds in times.items()
@@ -135,6 +136,8 @@ def line(record: dict[str, Any]) -> str:
     for peer, seconds in sorted(best.items(), key=lambda item: item[1]):
         ratio = f"{seconds / ours:.2f}" if ours else _time(seconds)
         text += f"  {peer} {ratio}"
+    if record["disturbed"] > DISTURBED:
+        text += f"  (others took {record['disturbed']:.0%})"
     if record["failed"]:
         text += "  FAILED: " + ", ".join(record["failed"])
     return text
@@ -177,15 +180,26 @@ def chosen(options: dict[str, Any]) -> Iterator[Cell]:
             yield cell
 
 
+def _set_up(modules: set[str], threads: int) -> None:
+    """What some libraries must be told before their first work."""
+    if "torch" in modules:
+        import torch
+
+        torch.set_num_threads(threads)
+    if "jax" in modules:
+        import jax
+
+        # With a thread of its own that only hands the work on, a small layer takes JAX three times
+        # as long.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def main() -> None:
     options, path = json.loads(sys.argv[1]), sys.argv[2]
     warnings.simplefilter("ignore")  # the peers' own; what matters to us is checked
     options["peers"] = [peer for peer in options["peers"] if installed(peer)]
     threads = int(os.environ["OMP_NUM_THREADS"])
-    if "torch" in itertools.chain(*(MODULES[peer] for peer in options["peers"])):
-        import torch
-
-        torch.set_num_threads(threads)
+    _set_up(set(itertools.chain(*(MODULES[peer] for peer in options["peers"]))), threads)
     kind = next((name for name in ("quick", "full") if options[name]), "standard")
     budget = BUDGETS[kind]._replace(rounds=options["rounds"] or BUDGETS[kind].rounds)
     ceiling = Ceiling(threads)

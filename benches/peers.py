@@ -120,8 +120,7 @@ def _child(settings: dict[str, Any], threads: int) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name not in BLAS_VARIABLES}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(threads)
-    # A thread that only hands the work on takes JAX three times as long for a small layer.
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"}
+    environment["JAX_PLATFORMS"] = "cpu"
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells"

@@ -54,6 +54,7 @@ class Cell(NamedTuple):
     memory: str
     dtype: str = "float32"
     steps: int = 1
+    batch: int = 0  # rows of a training step
     quick: bool = False
     compiled: bool = False  # whether torch.compile takes part without --full
 
@@ -92,7 +93,7 @@ def _train(widths: tuple[int, ...], m: int, rows: int, *, uint8: bool = False, *
     # The update moves most: four reads and three writes of each parameter.
     sizes = (flops, 28 * weights, 16 * weights, "update")
     makers = peer_train.UINT8 if uint8 else peer_train.MAKERS
-    return Cell("train", name, make, makers, *sizes, steps=rows // m, **f)
+    return Cell("train", name, make, makers, *sizes, steps=rows // m, batch=m, **f)
 
 
 def _fill(name: str, n: int, *, quick: bool = False) -> Cell:

@@ -25,6 +25,7 @@ SHORT = (
     ("init", "uniform 1,000,000", "normal 1,000,000"),
     ("pointwise", "leaky_relu 65,536", "Adam 524,288"),
 )  # fmt: skip
+EPOCH = 60_000  # rows, as many as MNIST and Fashion-MNIST have
 NOTES = """\
 fastnn's time is that of a call (for training of one step), and the number under each peer is how
 many times as long it takes, in the best of its forms. Both are medians over the rounds; the spread
@@ -49,6 +50,7 @@ class Row(NamedTuple):
     share: float
     limited_by: str
     disturbed: float
+    batch: int
 
     @property
     def best(self) -> str:
@@ -62,6 +64,8 @@ class Row(NamedTuple):
 
     @property
     def rate(self) -> str:
+        if self.batch:
+            return f"{_digits(EPOCH / self.batch * self.seconds)} s"
         if self.flops:
             return f"{_digits(self.flops / self.seconds / 1e9)} GFLOP/s"
         return f"{_digits(self.traffic / self.seconds / 1e9)} GB/s"
@@ -84,6 +88,7 @@ def rows(part: dict[str, Any]) -> list[Row]:
                 cell["section"], cell["name"], part["threads"], ours, medians,
                 max(_spread(best["fastnn"]), _spread(best[first])), cell["flops"], cell["traffic"],
                 cell["limit"] / ours, cell["limited_by"], cell["disturbed"],
+                cell["batch"],
             )
         )  # fmt: skip
     return found
@@ -168,8 +173,9 @@ def table(run: dict[str, Any], parts: list[list[Row]]) -> str:
 
 def _section(measured: list[Row]) -> str:
     peers = [peer for peer in MODULES if any(peer in row.peers for row in measured)]
+    rate = f"{EPOCH:,} rows" if measured[0].batch else "rate"
     lines = [
-        "| cell | fastnn | " + " | ".join([*peers, "best peer"]) + " | rate | limit | spread |",
+        "| cell | fastnn | " + " | ".join([*peers, "best peer", rate]) + " | limit | spread |",
         "|---|---|" + "---|" * (len(peers) + 4),
     ]
     for row in measured:

@@ -30,6 +30,7 @@ from fastnn._core.threads import get_num_threads, openmp_version
 from fastnn._version import version
 from fastnn.cli.bench import Limits, _blas_limit, _cpu, _time
 
+RECORDED = ("section", "name", "dtype", "flops", "traffic", "batch")
 BUDGETS = {"quick": Budget(2, 2e-3), "standard": Budget(5, 0.01), "full": Budget(9, 0.02)}
 
 
@@ -110,7 +111,7 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
     times, disturbed = measure(forms, budget)
     limit, limited_by = ceiling.seconds(cell)
     return {
-        **{name: getattr(cell, name) for name in ("section", "name", "dtype", "flops", "traffic")},
+        **{name: getattr(cell, name) for name in RECORDED},
         "threads": ceiling.threads,
         "limit": limit,
         "limited_by": limited_by,

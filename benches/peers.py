@@ -102,7 +102,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     if dropped:
         print(f"The environment sets {' and '.join(dropped)}, which can slow NumPy: left out here.")
     runs = [_child(settings, threads) for threads in _threads(options.threads)]
-    return {"command": " ".join(["python", "benches/peers.py", *sys.argv[1:]]), "runs": runs}
+    words = ["python", "benches/peers.py", *sys.argv[1:]]
+    if "--out" in words:  # says nothing of what was measured
+        place = words.index("--out")
+        del words[place : place + 2]
+    return {"command": " ".join(words), "runs": runs}
 
 
 def _threads(text: str | None) -> list[int]:

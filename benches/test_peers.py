@@ -81,7 +81,14 @@ def part(**seconds: list[float]) -> dict:
         for i, times in enumerate(several)
     ]
     cell = {"section": "layer", "name": "1x64", "dtype": "float32", "flops": 8192, "forms": forms}
-    cell |= {"traffic": 17000, "limit": 1e-7, "limited_by": "read", "failed": {}, "disturbed": 0.2}
+    cell |= {
+        "batch": 0,
+        "traffic": 17000,
+        "limit": 1e-7,
+        "limited_by": "read",
+        "failed": {},
+        "disturbed": 0.2,
+    }
     return {"threads": 2, "status": 0, "machine": {}, "limits": {}, "cells": [cell]}
 
 

@@ -1,10 +1,10 @@
 """Builds the compiled modules and the wheel; setup.py calls it.
 
 `fastnn._core.kernels` alone is linked with csrc; the other modules reach the arithmetic through its
-tables. What CONTRIBUTING.md calls "Build choices" tells why the flags are what they are. Environment:
+tables. "Build choices" in CONTRIBUTING.md tells why the flags are what they are. Environment:
 
 FASTNN_DEBUG=1    bounds checks, assertions and AddressSanitizer, in a build folder of its own
-FASTNN_OPENMP=0   a serial build; 1: an error where the compiler has no OpenMP; else: OpenMP if it can
+FASTNN_OPENMP=0   a serial build; 1: OpenMP or an error; else: OpenMP where the compiler has it
 
 The compiled modules are also left beside their sources, whoever asked for the build: `python -m`
 puts the current folder first on the import path, so a checkout must be importable after
@@ -89,7 +89,7 @@ def extension(path: str) -> Extension:
 
 
 class BuildExtensions(build_ext):
-    """Writes the C, finds OpenMP, compiles all files at once, leaves modules beside their sources."""
+    """Finds OpenMP, compiles all files at once, leaves the modules beside their sources."""
 
     def build_extensions(self) -> None:
         self.prepare_compiler()
@@ -112,7 +112,7 @@ class BuildExtensions(build_ext):
             super().build_extensions()
 
     def prepare_compiler(self) -> None:
-        """Clang's driver instead of MSVC; no flags that are of this machine or this interpreter alone."""
+        """clang-cl instead of MSVC; no flags that belong to this machine or interpreter alone."""
         if self.compiler.compiler_type == "msvc":
             if shutil.which("clang-cl") is None:
                 sys.exit("fastnn needs clang-cl to build (MSVC lacks its vector types), found none")
@@ -121,7 +121,9 @@ class BuildExtensions(build_ext):
             return
         compiler = self.compiler.compiler[0]
         if shutil.which(compiler) is None:
-            sys.exit(f"fastnn needs GCC or Clang to build, found no {compiler!r}: a wheel needs none")
+            sys.exit(
+                f"fastnn needs GCC or Clang to build (a wheel needs none), found no {compiler}"
+            )
         own_rpaths = re.findall(r"-Wl,-rpath\S*", sysconfig.get_config_var("LDSHARED") or "")
         for command in ("compiler", "compiler_so", "linker_so"):
             before = getattr(self.compiler, command)
@@ -129,10 +131,10 @@ class BuildExtensions(build_ext):
             setattr(self.compiler, command, after)
             dropped = sorted(set(before) - set(after) - set(own_rpaths))
             if dropped and command == "compiler_so":
-                self.warn(f"left out {' '.join(dropped)}: the kernels choose by the CPU they run on")
+                self.warn(f"left out {' '.join(dropped)}: see Build choices in CONTRIBUTING.md")
 
     def openmp(self) -> tuple[list[str], list[str]] | None:
-        """The flags with which a small OpenMP program compiles and links; None for a serial build."""
+        """The flags with which a small OpenMP program can be built; None for a serial build."""
         wanted = os.environ.get("FASTNN_OPENMP", "")
         choices = OPENMP_MSVC if self.compiler.compiler_type == "msvc" else OPENMP
         for flags in [] if wanted == "0" else choices:
@@ -200,7 +202,7 @@ class BuildWheel(bdist_wheel):
 
 
 def bill_of_materials(version: str) -> dict:
-    """CycloneDX 1.6. Libraries that a repaired wheel carries are in the repairing tool's own bill."""
+    """In CycloneDX 1.6. The tool that repairs a wheel writes another for the libraries it adds."""
     parts = [
         {
             "type": "library",

@@ -1,5 +1,7 @@
-"""Says in one line what a build lacks, in a Python that any interpreter can read; the build itself is
-in build_extensions.py, and everything declarative in pyproject.toml."""
+"""Says in one line what a build lacks, in a Python that old interpreters can read, too.
+
+The build itself is in build_extensions.py, and everything declarative in pyproject.toml.
+"""
 
 import os
 import sys
@@ -17,7 +19,7 @@ def missing():
         try:
             version = __import__(name).__version__
         except ImportError:
-            return wanted + ", found none (pip 19 or newer fetches it; else: pip install %s)" % name
+            return wanted + ", found none (pip 19 and newer fetch it)"
         if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < least:
             return wanted + ", found " + version
     return ""

@@ -42,14 +42,16 @@ if sysconfig.get_platform().endswith("x86_64"):
     # Some systems' compilers are set to newer CPUs; what those can do is chosen at run time.
     COMPILE += ["-march=x86-64", "-mtune=generic"]
 if DEBUG:
-    COMPILE += ["-O2", "-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
+    COMPILE += ["-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
     LINK += ["-fsanitize=address"]
 else:
-    COMPILE += ["-O2", "-DNDEBUG", "-g0"]
+    COMPILE += ["-DNDEBUG", "-g0"]
     if sys.platform == "linux":
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
         LINK += ["-Wl,-s", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
-CSRC = ["-O2"] if DEBUG else ["-O3"]  # the kernels; glue code gains nothing from it but size
+# The kernels; the modules that a call or a training step goes through; any other.
+KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
+HOT_MODULES = ("arrays", "linear", "passes", "plan", "pointwise", "trainer")
 
 # Flags of the environment or of the interpreter's own build that would tie a wheel to one machine,
 # or give up what README.md promises of numbers.
@@ -161,7 +163,9 @@ class BuildExtensions(build_ext):
 
 
 def compile_file(compile_one, path: str, options: dict) -> list[str]:
-    flags = [*options["extra_postargs"], *(CSRC if path.startswith("csrc") else [])]
+    folder, name = os.path.split(os.path.splitext(path)[0])
+    level = KERNELS if folder == "csrc" else HOT if name in HOT_MODULES else COLD
+    flags = [*options["extra_postargs"], level]
     if sys.platform == "win32":
         flags = [f"/clang:{flag}" if flag.startswith("-") else flag for flag in flags]
     return compile_one([path], **{**options, "extra_postargs": flags})

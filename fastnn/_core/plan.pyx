@@ -323,7 +323,6 @@ cdef class Plan:
         cdef Py_ssize_t m
         cdef Rows rows
         cdef Training *t = &self.training
-        cdef char[::1] target
         cdef int team
         rows = self.take(x, &view, &m)
         try:
@@ -342,8 +341,7 @@ cdef class Plan:
                     run_team(forward_task, t, team)
                 out = empty((m, self.n_out), self.dtype)
                 if out.size:
-                    target = out.reshape(-1).view(np.int8)
-                    memcpy(&target[0], training_output(t), out.nbytes)
+                    memcpy(bytes_of(out), training_output(t), out.nbytes)
                 if rows.kind == SAME:
                     memcpy(t.input, rows.data, m * self.n_in * t.net.K.itemsize)
                 t.x.kind, t.x.data = SAME, t.input
@@ -373,8 +371,6 @@ cdef class Plan:
         RuntimeError : no forward pass is waiting for its backward.
         """
         cdef Training *t = &self.training
-        cdef const char[::1] source
-        cdef char[::1] target
         cdef int team
         self.lock()
         try:
@@ -386,12 +382,7 @@ cdef class Plan:
             if grad.shape != (self.pending, self.n_out):
                 raise ValueError(f"grad: expected shape {(self.pending, self.n_out)}, got {grad.shape}")
             out = empty((self.pending, self.n_in), self.dtype) if want_grad_x else None
-            source = grad.reshape(-1).view(np.int8)
-            t.grad_out = &source[0] if source.shape[0] else NULL
-            t.grad_x = NULL
-            if want_grad_x and out.size:
-                target = out.reshape(-1).view(np.int8)
-                t.grad_x = &target[0]
+            t.grad_out, t.grad_x = bytes_of(grad), bytes_of(out)
             team = min(<int>self.layout[1], team_size(3 * self.work(self.pending)))
             self.pending = -1
             with nogil:

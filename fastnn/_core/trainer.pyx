@@ -99,7 +99,7 @@ cdef class Trainer:
 
     def dead_units(self):
         """Of each watched operation, how many units were positive on no row since reset()."""
-        return [marks.size - np.count_nonzero(marks) for marks in self.marks]
+        return [marks.size - int(np.count_nonzero(marks)) for marks in self.marks]
 
     cdef int take_order(self, object index) except -1:
         """The order in which rows are taken, checked once."""

@@ -304,7 +304,7 @@ class Sequential:
         X : array_like, shape (m, n_in), as for `fit`
         y : array_like, as for `fit`, optional
         loss : Loss or its name, optional
-            None: cross-entropy for a vector of integers and two outputs or more, else MSE.
+            None: cross-entropy where y has one number a row for several outputs, else MSE.
 
         Returns
         -------

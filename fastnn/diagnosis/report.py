@@ -144,7 +144,7 @@ def report(
     y : array_like, optional
         As for `fit`: with it there are gradients.
     loss : Loss or its name, optional
-        For y. None: cross-entropy for a vector of integers and two outputs or more, else MSE.
+        For y. None: cross-entropy where y has one number a row for several outputs, else MSE.
 
     Returns
     -------
@@ -209,6 +209,6 @@ def predict_signal(model: Sequential, *, mean: float = 0.0, std: float = 1.0) ->
 
 
 def _loss_for(model: Sequential, y: ArrayLike) -> Loss:
-    array = as_array(y, "y")
-    labels = array.ndim == 1 and array.dtype.kind in "iu"
-    return CrossEntropy() if labels and (model.n_out or 0) > 1 else MSE()
+    """What y's shape leaves open: one number a row for several outputs is a label."""
+    labels = as_array(y, "y").ndim == 1 and model.n_out != 1
+    return CrossEntropy() if labels else MSE()

@@ -90,22 +90,26 @@ def _cannot_tell(found: Sequence[Figures], batch: Batch) -> list[Finding]:
 
 def _alike(found: Sequence[Figures]) -> list[Finding]:
     """Units that compute the same and so get the same gradient; weights that pass nothing on."""
-    findings = []
+    groups: dict[tuple[str, str, str], list[int]] = {}
     for one in found[:-1]:
         zero = one.weight_std == 0 == one.weight_mean
         if one.distinct == one.n_out and not zero:
             continue
         what = "zero weights" if zero else "constant weights" if one.weight_std == 0 else "copies"
         if one.distinct == one.n_out:
-            reason = f"layer {one.index} has zero weights: nothing of X passes it"
+            reason = "the unit of {} has zero weights, and passes nothing on"
         elif one.distinct == 1:
-            reason = f"all {one.n_out} units of layer {one.index} are identical: {what}"
+            reason = f"all {one.n_out} units of {{}} are identical: {what}"
         else:
-            reason = f"the {one.n_out} units of layer {one.index} are {one.distinct} and copies"
+            reason = f"of the {one.n_out} units of {{}} only {one.distinct} are different"
         if one.distinct < one.n_out:
-            reason += ", at first" if one.apart else ", get equal gradients, and stay so"
+            reason += ", at first" if one.apart else "; they get equal gradients, and stay so"
         level = "problem" if zero or 2 * one.distinct <= one.n_out else "note"
-        findings.append(Finding("symmetry", level, (one.index,), reason, use(one)))
+        groups.setdefault((level, reason, use(one)), []).append(one.index)
+    findings = [
+        Finding("symmetry", level, tuple(numbers), reason.format(layers(numbers)), mend)
+        for (level, reason, mend), numbers in groups.items()
+    ]
     last = found[-1]
     if last.n_out > 1 and last.distinct == 1:
         reason = (

@@ -130,6 +130,9 @@ typedef struct fnn_kernels {
     /* out[i] = the first index of the largest z_i (a NaN counts as largest, as in NumPy) */
     void (*argmax)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz, int64_t *out);
 
+    /* seen[j] = 1 where x(i, j) > 0 for some i, else as it was; seen holds 0 and 1. A NaN is not > 0. */
+    void (*mark_positive)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *seen);
+
     /* Optimizer updates, elementwise over n parameters w with gradients g; state in place.
      * sgd:     g += weight_decay * w; v = first ? g : momentum * v + g; w -= lr * (nesterov ? g + momentum * v : v)
      *          (momentum 0: v may be NULL)

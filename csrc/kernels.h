@@ -27,6 +27,7 @@ static const fnn_kernels FN(table) = {
     .cross_entropy = FN(cross_entropy),
     .elementwise_loss = FN(elementwise_loss),
     .argmax = FN(argmax),
+    .mark_positive = FN(mark_positive),
     .sgd = FN(sgd),
     .adam = FN(adam),
     .rmsprop = FN(rmsprop),

@@ -1,5 +1,5 @@
-/* rows.h: kernels that see a whole row: softmax and its gradient, argmax, and the gathering of
- * rows. A row is read in vectors from its start, the last one masked, and what is summed over it is
+/* rows.h: kernels that see a whole row or column: softmax and its gradient, argmax, marks of columns
+ * with a positive element, and the gathering of rows. A row is read in vectors from its start, the last one masked, and what is summed over it is
  * summed lane by lane in that order and folded at the end: the bits depend on the row and its
  * length alone. */
 
@@ -102,6 +102,29 @@ static void FN(argmax)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t ldz, i
                 break;
             }
         }
+    }
+}
+
+/* A vector of columns at a time, and of its rows no more than it takes to mark all of them: where most
+ * columns have their mark already, or get it from the first rows, this costs next to nothing. */
+static void FN(mark_positive)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *seen) {
+    enum { BLOCK = 8 };
+    const vec zero = {0}, one = vset1(1);
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        const REAL *xj = (const REAL *)x + j;
+        REAL *mark = (REAL *)seen + j;
+        vec marks = FN(row_fill)(mark, n - j, one);
+        if (!vany(vlt(marks, one))) continue;
+        ptrdiff_t i = 0;
+        for (; i + BLOCK <= m && vany(vlt(marks, one)); i += BLOCK) {
+            vec top[2] = {zero, zero}; /* vmax passes over a NaN that comes first */
+            UNROLL for (int u = 0; u < BLOCK; u++)
+                top[u % 2] = vmax(FN(row_load)(xj + (i + u) * ldx, n - j), top[u % 2]);
+            marks = vsel(vgt(vmax(top[0], top[1]), zero), one, marks);
+        }
+        for (; i < m; i++)
+            marks = vsel(vgt(FN(row_load)(xj + i * ldx, n - j), zero), one, marks);
+        FN(row_store)(mark, n - j, marks);
     }
 }
 

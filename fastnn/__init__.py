@@ -14,6 +14,8 @@
 (1797, 10)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import data, init, schedules
 from ._core.linear import linear, linear_backward
 from ._core.pointwise import leaky_relu, leaky_relu_derivative
@@ -36,6 +38,9 @@ from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .sequential import Sequential
 
+if TYPE_CHECKING:
+    from .diagnosis import Report, predict_signal
+
 __all__ = [
     "GELU",
     "MAE",
@@ -53,6 +58,7 @@ __all__ = [
     "Linear",
     "RMSprop",
     "ReLU",
+    "Report",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -68,8 +74,20 @@ __all__ = [
     "linear",
     "linear_backward",
     "load",
+    "predict_signal",
     "schedules",
     "set_num_threads",
     "show_config",
     "threads",
 ]
+
+_LATER = {"Report": "diagnosis", "predict_signal": "diagnosis"}  # imported when first used
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return value

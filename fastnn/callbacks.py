@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import as_bool, as_float, as_int
+from .units import DEAD
 
 if TYPE_CHECKING:
     from .sequential import Sequential
@@ -34,6 +35,10 @@ class History(dict[str, list[float]]):
     training loss is the mean over the epoch, while the parameters changed, and with dropout; the
     validation loss is that after the epoch.
 
+    "dead_units.0" and so on for each Linear before a ReLU or LeakyReLU, by its number in the model:
+    the share of its units that were positive on no row of the epoch (`dead_units` has them by that
+    number). Values are NaN for epochs before a name was first recorded.
+
     best_epoch : with early stopping the epoch, 0 for the first, whose parameters were best, else
     None.
     """
@@ -55,10 +60,17 @@ class History(dict[str, list[float]]):
         """The numbers of the last epoch."""
         return {name: values[-1] for name, values in self.items()}
 
+    @property
+    def dead_units(self) -> dict[int, list[float]]:
+        """The shares of dead units by layer, an epoch each: {0: [0.02, 0.03], 2: [0.1, 0.1]}."""
+        numbers = {name: name.removeprefix(DEAD) for name in self if name.startswith(DEAD)}
+        return {int(i): self[name] for name, i in numbers.items() if i.isdecimal()}
+
     def append(self, values: dict[str, float]) -> None:
         """Add an epoch."""
+        epochs = self.epochs
         for name, value in values.items():
-            self.setdefault(name, []).append(value)
+            self.setdefault(name, [math.nan] * epochs).append(value)
 
     def line(self) -> str:
         """The last epoch's losses and accuracies in words."""

@@ -29,6 +29,8 @@ from .summary import summarize
 
 if TYPE_CHECKING:
     from ._rng import RNG
+    from .diagnosis import Report
+    from .losses import Loss
 
 __all__ = ["Sequential"]
 
@@ -301,6 +303,33 @@ class Sequential:
     def summary(self) -> str:
         """A table to print: layers, output shapes, numbers of parameters, initializations."""
         return summarize(self)
+
+    def report(
+        self, X: ArrayLike, y: ArrayLike | None = None, loss: Loss | str | None = None
+    ) -> Report:
+        """Why the model learns or does not: figures of each layer on these rows, and a verdict.
+
+        One forward pass and, with y, one backward pass; nothing is trained or changed.
+
+        Parameters
+        ----------
+        X : array_like, shape (m, n_in), as for `fit`
+        y : array_like, as for `fit`, optional
+        loss : Loss or its name, optional
+            None: cross-entropy where y has one number a row for several outputs, else MSE.
+
+        Returns
+        -------
+        Report, to print, plot or read.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X is empty, not finite or of another width, or y does not fit the loss.
+        """
+        from .diagnosis import report
+
+        return report(self, X, y, loss)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layers and parameters to a safetensors file, which `fastnn.load` reads.

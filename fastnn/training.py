@@ -23,10 +23,11 @@ from ._core.trainer import Trainer
 from ._core.updates import Update
 from ._rng import rewinding, stream_seed
 from .callbacks import Callback, EarlyStopping, History, Stopper, StopTraining
-from .layers import Sigmoid, Softmax
+from .layers import Linear, Sigmoid, Softmax
 from .losses import BinaryCrossEntropy, CrossEntropy, Loss, as_loss, as_weights, check_finite
 from .optimizers import Optimizer, as_optimizer
 from .progress import Progress
+from .units import DEAD, warn_of_dead, watched
 
 if TYPE_CHECKING:
     from ._rng import RNG
@@ -56,6 +57,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    monitor_units: bool = False,
     rng: RNG = None,
 ) -> History:
     """Train on minibatches; a model that was trained before goes on from where it is.
@@ -92,6 +94,8 @@ def fit(
     progress : bool, optional
         True: always shown, with tqdm where it is installed, else a line an epoch, on stderr. False:
         never. None: on a terminal, after 2 seconds.
+    monitor_units : bool, optional
+        Whether to warn when units die. `history.dead_units` has their share in any case.
     rng : None, int, SeedSequence, BitGenerator or Generator
         Where the order of the rows and dropout come from.
 
@@ -116,7 +120,9 @@ def fit(
     RuntimeWarning
         Once, if the loss is no longer finite.
     UserWarning
-        If the model ends with a Softmax or Sigmoid that the loss has in itself.
+        If the model ends with a Softmax or Sigmoid that the loss has in itself; with
+        `monitor_units` once, after the first epoch in which more than half of the units before a
+        ReLU were positive on no row.
 
     Notes
     -----
@@ -135,6 +141,7 @@ def fit(
             functions = _check_callbacks(callbacks)
             if progress is not None:
                 as_bool(progress, "progress")
+            monitor_units = as_bool(monitor_units, "monitor_units")
             if checkpoint is not None:
                 _check_checkpoint(checkpoint)
             the_optimizer.lr_at(the_optimizer.t)
@@ -144,6 +151,7 @@ def fit(
                 model, the_loss, the_optimizer, data, validation, batch_size, shuffle, stopper, seed
             )
             run.begin(checkpoint, any_seed=rng is None)
+            run.monitor_units = monitor_units
         return run.go(epochs, functions, checkpoint, progress)
 
 
@@ -209,6 +217,8 @@ class Run:
         self.update: Update | None = None
         self.history = History()
         self.stopped = False
+        self.watched = watched(model.layers)
+        self.monitor_units = False
 
     def begin(self, checkpoint: str | os.PathLike[str] | None, any_seed: bool) -> None:
         """Bind the optimizer, and go to where the checkpoint is if the file exists."""
@@ -238,7 +248,8 @@ class Run:
         seed = self.seed ^ DROPOUT
         update = self.update
         assert update is not None
-        trainer = _trainer(self.model, self.loss, self.data, update, batch_size, seed)
+        operations = tuple(self.watched.values())
+        trainer = _trainer(self.model, self.loss, self.data, update, batch_size, seed, operations)
         history = self.model.history = self.history
         with Progress(progress, epochs * self.batches, history.epochs * self.batches) as bar:
             while history.epochs < epochs and not self.stopped:
@@ -275,17 +286,30 @@ class Run:
             if bar.shown:
                 bar.step()
         values = _named(self.loss, trainer.loss_sum, trainer.correct, m)
+        dead = self.dead(trainer)
         if not math.isfinite(values["loss"]):
             self.warn_of_loss(values["loss"], epoch, update.lr)
         if self.validation is not None:
             measured = _evaluated(trainer, self.loss, self.validation)
             values |= {f"val_{name}": value for name, value in measured.items()}
-        return values | {"lr": update.lr, "seconds": time.perf_counter() - began}
+        return values | dead | {"lr": update.lr, "seconds": time.perf_counter() - began}
+
+    def dead(self, trainer: Trainer) -> dict[str, float]:
+        """The shares of units that were positive on no row of the epoch."""
+        shares = {}
+        for i, count in zip(self.watched, trainer.dead_units(), strict=True):
+            layer = self.model[i]
+            assert isinstance(layer, Linear)
+            shares[f"{DEAD}{i}"] = count / layer.out_features
+        return shares
 
     def after_epoch(self, callbacks: tuple[Callback, ...]) -> None:
-        """Early stopping and callbacks; sets `stopped`."""
+        """Early stopping, the watch over units, and callbacks; sets `stopped`."""
+        epochs = self.history.epochs
+        if self.monitor_units:
+            shares = {i: self.history[f"{DEAD}{i}"][-1] for i in self.watched}
+            self.monitor_units = not warn_of_dead(self.model.layers, shares, epochs, stacklevel=4)
         if self.stopper is not None:
-            epochs = self.history.epochs
             self.stopper.see(epochs - 1, self.history.last(), self.model._parameters)
             self.history.best_epoch = self.stopper.best_epoch
             self.stopped = self.stopper.stops(epochs)
@@ -306,11 +330,18 @@ class Run:
 
 
 def _trainer(
-    model: Sequential, loss: Loss, data: Data, update: Update, batch_size: int, seed: int
+    model: Sequential,
+    loss: Loss,
+    data: Data,
+    update: Update,
+    batch_size: int,
+    seed: int,
+    watched: tuple[int, ...] = (),
 ) -> Trainer:
     plan = model._plan
     assert plan is not None
-    return Trainer(plan, data.X, data.targets, data.weights, loss.spec, update, batch_size, seed)
+    arrays = data.X, data.targets, data.weights
+    return Trainer(plan, *arrays, loss.spec, update, batch_size, seed, watched)
 
 
 def _named(loss: Loss, loss_sum: float, correct: int, rows: int) -> dict[str, float]:
@@ -333,19 +364,9 @@ def _check_data(
     of: str = "",
 ) -> Data:
     """The arrays as the trainer takes them; `of` goes before their names in errors."""
-    if model.n_in is None or model.n_out is None:
-        raise ValueError("model: expected at least one Linear layer to train, got none")
-    inputs = as_array(X, f"{of}X")
-    if inputs.dtype.char not in "fdB" or not inputs.dtype.isnative:
-        inputs = as_real(inputs, f"{of}X", model.dtype)
-    if inputs.ndim != 2 or inputs.shape[1] != model.n_in:
-        raise ValueError(f"{of}X: expected shape (m, {model.n_in}), got {inputs.shape}")
+    inputs = check_inputs(model, X, of)
     rows = len(inputs)
-    if rows == 0:
-        raise ValueError(f"{of}X: expected at least one row, got shape {inputs.shape}")
-    inputs = np.require(inputs, requirements=["C", "A"])
-    if inputs.dtype != np.uint8:
-        check_finite(inputs, f"{of}X", model.dtype)
+    assert model.n_out is not None
     targets = loss.targets(y, f"{of}y", rows, model.n_out, model.dtype)
     weights = None
     if sample_weight is not None:
@@ -353,6 +374,23 @@ def _check_data(
         weights /= weights.max()  # now their sum can neither overflow nor vanish
         weights = (weights * (rows / weights.sum())).astype(model.dtype)
     return Data(inputs, targets, weights)
+
+
+def check_inputs(model: Sequential, X: ArrayLike, of: str = "") -> Array:
+    """X as the trainer takes it: finite rows of the model's width, float32, float64 or uint8."""
+    if model.n_in is None:
+        raise ValueError("model: expected at least one Linear layer, got none")
+    inputs = as_array(X, f"{of}X")
+    if inputs.dtype.char not in "fdB" or not inputs.dtype.isnative:
+        inputs = as_real(inputs, f"{of}X", model.dtype)
+    if inputs.ndim != 2 or inputs.shape[1] != model.n_in:
+        raise ValueError(f"{of}X: expected shape (m, {model.n_in}), got {inputs.shape}")
+    if len(inputs) == 0:
+        raise ValueError(f"{of}X: expected at least one row, got shape {inputs.shape}")
+    inputs = np.require(inputs, requirements=["C", "A"])
+    if inputs.dtype != np.uint8:
+        check_finite(inputs, f"{of}X", model.dtype)
+    return inputs
 
 
 def _check_validation(model: Sequential, loss: Loss, given: Any) -> Data:
@@ -396,11 +434,17 @@ def _check_checkpoint(path: Any) -> None:
         raise ValueError(f"checkpoint: expected a path in a folder that exists, got {path!r}")
 
 
-def _warn_of_double(model: Sequential, loss: Loss) -> None:
+def doubled(model: Sequential, loss: Loss) -> bool:
+    """Whether the model ends with what the loss has in itself."""
     last = model.layers[-1]
-    if (isinstance(loss, CrossEntropy) and isinstance(last, Softmax)) or (
+    return (isinstance(loss, CrossEntropy) and isinstance(last, Softmax)) or (
         isinstance(loss, BinaryCrossEntropy) and isinstance(last, Sigmoid)
-    ):
+    )
+
+
+def _warn_of_double(model: Sequential, loss: Loss) -> None:
+    if doubled(model, loss):
+        last = model.layers[-1]
         warnings.warn(
             f"{loss!r} takes raw outputs and applies the {last!r} itself, but the model ends with "
             f"one: leave it out to train, and apply it to what predict returns",

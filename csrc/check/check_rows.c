@@ -1,5 +1,5 @@
 /* check_rows.c: softmax and its gradient against long double references, argmax against a plain
- * loop with NumPy's rules, gathering; sizes around the vector, leading dimensions, special rows. */
+ * loop with NumPy's rules, marks of positive columns, gathering; sizes around the vector, leading dimensions, special rows. */
 #include "check.h"
 
 #include <math.h>
@@ -148,6 +148,33 @@ static void check_argmax(const fnn_kernels *k, ptrdiff_t n) {
     check_that(out[KINDS * 8] == -5, "argmax wrote past its end");
 }
 
+/* Marks are set by what is above 0 alone, in two goes, and never taken back. */
+static void check_mark_positive(const fnn_kernels *k, ptrdiff_t n) {
+    static const double kinds[] = {-1, -0.0, 0.0, NAN, -INFINITY, 1e-30, INFINITY};
+    const ptrdiff_t ld = n + PAD, rows = 3 * ROWS;
+    void *x = check_alloc(k, rows * ld), *seen = check_alloc(k, ld);
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < ld; j++) {
+            const int positive = j >= n || check_integer(12) == 12; /* 1 of 25 */
+            check_set(k, x, i * ld + j, kinds[(check_integer(100) + 100) % 5]);
+            if (positive) check_set(k, x, i * ld + j, kinds[5 + (i + j) % 2]);
+        }
+    for (ptrdiff_t j = 0; j < ld; j++) check_set(k, seen, j, j < n ? j % 5 == 0 : 7);
+    k->mark_positive(rows - 4, n, x, ld, seen);
+    k->mark_positive(4, n, at(k, x, (rows - 4) * ld), ld, seen);
+    k->mark_positive(0, n, x, ld, seen);
+    int right = 1;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double want = j % 5 == 0;
+        for (ptrdiff_t i = 0; i < rows; i++)
+            if (check_get(k, x, i * ld + j) > 0) want = 1;
+        right &= check_get(k, seen, j) == want;
+    }
+    check_that(right, "mark_positive, n %td: wrong marks", n);
+    for (ptrdiff_t j = n; j < ld; j++)
+        check_that(check_get(k, seen, j) == 7, "mark_positive, n %td: wrote past its end", n);
+}
+
 static void check_gather(const fnn_kernels *k, ptrdiff_t n) {
     enum { SOURCES = 9, MOST = 90 };
     const ptrdiff_t lds = n + 2, ldd = n + PAD;
@@ -193,6 +220,7 @@ int check_rows(const fnn_kernels *k) {
             check_softmax_special(k, n);
             check_argmax(k, n);
         }
+        check_mark_positive(k, n);
         if (n <= 90) check_gather(k, n);
     }
     return check_failures();

@@ -87,6 +87,8 @@ cdef extern from "fastnn.h" nogil:
                                  double *loss) noexcept nogil
         void (*argmax)(Py_ssize_t m, Py_ssize_t n, const void *z, Py_ssize_t ldz,
                        int64_t *out) noexcept nogil
+        void (*mark_positive)(Py_ssize_t m, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+                              void *seen) noexcept nogil
         void (*sgd)(Py_ssize_t n, void *w, const void *g, void *v, double lr, double momentum,
                     int nesterov, int first, double weight_decay) noexcept nogil
         void (*adam)(Py_ssize_t n, void *w, const void *g, void *m, void *s, double lr,

@@ -71,6 +71,7 @@ cdef struct Training:
     char *batch_weights
     double *row_loss                # m
     int64_t *guesses                # m, cross-entropy only
+    char **seen                     # of each op: marks of its units that were positive, or NULL
     Rule *rule
     # backward only
     const char *grad_out            # what backward starts from (then grads[0] is written)

@@ -205,6 +205,15 @@ cdef void pick(const char *source, const int64_t *index, Py_ssize_t size, Py_ssi
         memcpy(out + i * size, source + index[i] * size, size)
 
 
+cdef void mark_units(const Training *t, Py_ssize_t i, int member, int team) noexcept nogil:
+    """Mark which of this member's units operation i, a (Leaky)ReLU, has found positive on some row."""
+    cdef const Net *net = &t.net
+    cdef Py_ssize_t c0, c1, n = net.ops[i].n_out, size = net.K.itemsize
+    team_share(n, 64 // size, member, team, &c0, &c1)
+    if c0 < c1:
+        net.K.mark_positive(t.m, c1 - c0, saved_of(t, i) + c0 * size, n, t.seen[i] + c0 * size)
+
+
 cdef void forward_pass(const Training *t, int member, int team) noexcept nogil:
     cdef const Net *net = &t.net
     cdef Py_ssize_t r0, r1, i
@@ -224,6 +233,8 @@ cdef void forward_pass(const Training *t, int member, int team) noexcept nogil:
             forward_op(net, &net.ops[i], t.m, input_of(t, i), t.inputs[i], t.outputs[i], work,
                        member, team)
         team_barrier(team)
+        if t.seen and t.seen[i]:
+            mark_units(t, i, member, team)
 
 
 cdef void loss_pass(const Training *t, int member, int team) noexcept nogil:

@@ -335,7 +335,7 @@ cdef class Plan:
                 self.prepare(m, team)
                 # x may change before backward: keep it.
                 self.training.m = m
-                t.x, t.all_targets, t.all_weights = rows, NULL, NULL
+                t.x, t.all_targets, t.all_weights, t.seen = rows, NULL, NULL, NULL
                 t.seed, t.step, t.drop = seed, step, training
                 with nogil:
                     run_team(forward_task, t, team)

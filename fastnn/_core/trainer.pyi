@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,8 +20,10 @@ class Trainer:
         update: Update,
         batch_size: int,
         seed: int,
+        watched: Iterable[int] = (),
     ) -> None: ...
     def reset(self) -> None: ...
+    def dead_units(self) -> list[int]: ...
     def step(self, index: NDArray[Any] | None, start: int, stop: int, step: int) -> None: ...
     def evaluate(
         self, X: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None

@@ -4,8 +4,9 @@ import numpy as np
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
-from fastnn._core.csrc cimport fnn_kernels
+from fastnn._core.csrc cimport FNN_LEAKY_RELU, FNN_RELU, fnn_kernels
 from fastnn._core.kernels cimport kernels
 from fastnn._core.losses cimport Loss, loss_rows, parse_loss
 from fastnn._core.memory cimport bytes_of
@@ -18,7 +19,7 @@ cdef Py_ssize_t CHUNK = 1024    # rows of an evaluation at a time
 
 
 cdef class Trainer:
-    """Trainer(plan, X, targets, weights, loss, update, batch_size, seed)
+    """Trainer(plan, X, targets, weights, loss, update, batch_size, seed, watched=())
 
     Parameters
     ----------
@@ -32,8 +33,11 @@ cdef class Trainer:
         The most rows of a step.
     seed : int
         Of the dropout masks.
+    watched : numbers of the plan's operations that are or end with a ReLU or LeakyReLU
+        Whose dead units are counted.
 
-    `loss_sum`, `correct` and `rows` add up over the steps since reset().
+    `loss_sum`, `correct` and `rows` add up over the steps since reset(), and so do the units that
+    were positive.
     """
 
     cdef Plan plan
@@ -48,6 +52,8 @@ cdef class Trainer:
     cdef Py_ssize_t target_bytes
     cdef uint64_t seed
     cdef object arrays                  # what the pointers point into
+    cdef list marks                     # of each watched operation: 1 for a unit seen positive
+    cdef char **seen                    # where these are, by operation
     cdef object index                   # the order last used
     cdef const int64_t *order           # its rows
     cdef Py_ssize_t n_order
@@ -57,7 +63,8 @@ cdef class Trainer:
     cdef readonly long long correct, rows
 
     def __cinit__(self, Plan plan, X, targets, weights, tuple loss, Update update,
-                  Py_ssize_t batch_size, uint64_t seed):
+                  Py_ssize_t batch_size, uint64_t seed, watched=()):
+        cdef Py_ssize_t i
         self.plan, self.update, self.batch_size, self.seed = plan, update, batch_size, seed
         self.loss = parse_loss(loss)
         self.x = plan.take(X, &self.view, &self.m)
@@ -69,14 +76,31 @@ cdef class Trainer:
         self.weights = bytes_of(weights)
         if update.rule.w != plan.w or update.rule.n != plan.n_parameters:
             raise ValueError("update: expected one that is bound to this plan's parameters")
+        self.marks = []
+        self.seen = <char **>PyMem_Calloc(plan.n_ops + 1, sizeof(char *))
+        if self.seen == NULL:
+            raise MemoryError("no memory for the marks of units")
+        for i in watched:
+            if not 0 <= i < plan.n_ops or plan.ops[i].act not in (FNN_RELU, FNN_LEAKY_RELU):
+                raise ValueError(f"watched: expected an operation with a ReLU, got number {i}")
+            marks = np.zeros(plan.ops[i].n_out, plan.dtype)
+            self.marks.append(marks)
+            self.seen[i] = bytes_of(marks)
 
     def __dealloc__(self):
+        PyMem_Free(self.seen)
         if self.has_view:
             PyBuffer_Release(&self.view)
 
     def reset(self):
         """Start adding up again."""
         self.loss_sum, self.correct, self.rows = 0.0, 0, 0
+        for marks in self.marks:
+            marks.fill(0)
+
+    def dead_units(self):
+        """Of each watched operation, how many units were positive on no row since reset()."""
+        return [marks.size - int(np.count_nonzero(marks)) for marks in self.marks]
 
     cdef int take_order(self, object index) except -1:
         """The order in which rows are taken, checked once."""
@@ -118,6 +142,7 @@ cdef class Trainer:
             plan.prepare(self.batch_size, team)
             t.m, t.seed, t.step, t.drop = m, self.seed, step, True
             t.loss, t.rule, t.grad_x = &self.loss, &self.update.rule, NULL
+            t.seen = self.seen
             self.point(t, start, index is not None)
             with nogil:
                 begin_update(&self.update.rule)

@@ -1,0 +1,170 @@
+"""The signal on its way forwards and the gradients on their way back: do they vanish or explode?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .figures import Figures
+from .measure import Batch
+from .words import Finding, cause, excess, layers, use
+
+__all__ = ["growing", "shrinking"]
+
+_LEAST = 1e-300  # stands for 0, whose logarithm is none
+
+
+class Way(NamedTuple):
+    """The stretch of layers over which the signal, or a gradient, shrinks or grows most."""
+
+    over: tuple[Figures, ...]  # in the order in which they are passed
+    product: float  # of the ratios over it
+    excess: float  # of the weights' standard deviations over those asked for
+    end: float  # the value after it
+    at: str  # where that is
+    backward: bool
+    measured: bool
+
+    def __str__(self) -> str:
+        numbers = [one.index for one in self.over]
+        factor = f"{self.product ** (1 / len(numbers)):.2g}"
+        verb = "shrink" if self.product < 1 else "grow"
+        source = "" if self.measured else " by theory"
+        if self.backward:
+            factor += "" if len(numbers) == 1 else " a layer"
+            return f"gradients {verb} by {factor}: {self.end:.2g} at {self.at}{source}"
+        verb += "s" if len(numbers) == 1 else ""
+        factor += "" if len(numbers) == 1 else " each"
+        return f"{layers(numbers)} {verb} by {factor}: std {self.end:.2g} at {self.at}{source}"
+
+
+def shrinking(found: Sequence[Figures], batch: Batch) -> list[Finding]:
+    """Signals or gradients that vanish.
+
+    With weights that are too small a hundredth is a problem: SGD is slow from there on, and stands
+    still at a thousandth. With the weights that are asked for Adam, which does not see the size of
+    a gradient, makes do with much less, but not below its eps, and not under sigmoids: they also
+    make the rows alike.
+    """
+    worst: list[tuple[str, Way]] = []
+    for way in _ways(found, batch, -1):
+        sigmoid = way.backward and any(one.function == "sigmoid" for one in found[:-1])
+        small = way.excess < 0.1
+        if way.product < (1e-2 if small else 1e-3 if sigmoid else 1e-8):
+            worst.append(("problem", way))
+        elif way.product < (0.1 if way.excess < 0.3 else 1e-2 if sigmoid else 1e-3):
+            worst.append(("note", way))
+    return _told("vanishing", worst, found)
+
+
+def growing(found: Sequence[Figures], batch: Batch) -> list[Finding]:
+    """Signals or gradients that explode, or have exceeded what the dtype can hold."""
+    if batch.rows:
+        beyond = [one for one in found if not math.isfinite(one.z_std or 0.0)]
+        if beyond:
+            first = beyond[0]
+            reason = f"the signal exceeds what the dtype can hold from layer {first.index} on"
+            most = max(found, key=excess)
+            if excess(most) > 2:
+                reason, mend = f"{reason}: {cause(most)}", use(most)
+            else:
+                mend = "make the model anew, or scale X"
+            return [Finding("exploding", "problem", (first.index,), reason, mend)]
+    worst: list[tuple[str, Way]] = []
+    for way in _ways(found, batch, +1):
+        large = way.excess > 5
+        if way.product > (30 if large else 1e6):
+            worst.append(("problem", way))
+        elif way.product > (10 if large else 1e3):
+            worst.append(("note", way))
+    return _told("exploding", worst, found)
+
+
+def _ways(found: Sequence[Figures], batch: Batch, sign: int) -> Iterator[Way]:
+    """Forwards and back: where most is lost (sign -1) or won (+1), if anything is."""
+    measured = batch.rows > 0
+    values = [one.z_std if measured else one.predicted.z_std for one in found]
+    stretch = _steepest([batch.x_rms, *values], sign)
+    if stretch:
+        begin, end, product = stretch
+        over = tuple(found[begin:end])
+        at = "the output" if end == len(found) else f"layer {over[-1].index}"
+        yield _way(over, product, values[end - 1], at, False, measured)
+    measured = found[-1].grad_std is not None
+    back = found[::-1]
+    values = [one.grad_std if measured else one.predicted.grad_std for one in back]
+    stretch = _steepest(values, sign)
+    if stretch:
+        begin, end, product = stretch
+        # The step from one gradient to the next goes through the weights of the layer it leaves.
+        over = tuple(back[begin:end])
+        yield _way(over, product, values[end], f"layer {back[end].index}", True, measured)
+
+
+def _way(
+    over: tuple[Figures, ...],
+    product: float,
+    end: float | None,
+    at: str,
+    backward: bool,
+    measured: bool,
+) -> Way:
+    off = math.prod(excess(one) for one in over)
+    return Way(over, product, off, end or 0.0, at, backward, measured)
+
+
+def _steepest(values: Sequence[float | None], sign: int) -> tuple[int, int, float] | None:
+    """begin, end and values[end] / values[begin], where that is least (sign -1) or largest (+1).
+
+    Only what is known and finite from the start on counts.
+    """
+    logs: list[float] = []
+    for value in values:
+        if value is None or not math.isfinite(value):
+            break
+        logs.append(sign * math.log(max(value, _LEAST)))
+    best, found, begin = 0.0, None, 0  # begin: the least so far
+    for end in range(1, len(logs)):
+        if logs[begin] > logs[end]:
+            begin = end
+        elif logs[end] - logs[begin] > best:
+            best, found = logs[end] - logs[begin], (begin, end)
+    return None if found is None else (*found, math.exp(sign * best) if best < 700 else 0.0)
+
+
+def _told(kind: str, worst: list[tuple[str, Way]], found: Sequence[Figures]) -> list[Finding]:
+    """One finding for both ways, with the cause that the weights, or else the activations, are."""
+    if not worst:
+        return []
+    level = "problem" if any(level == "problem" for level, _ in worst) else "note"
+    ways = [way for _, way in worst]
+    indices = sorted({one.index for way in ways for one in way.over})
+    reason = "; ".join(map(str, ways))
+    small = kind == "vanishing"
+    off = [one for way in ways for one in way.over]
+    extreme = (min if small else max)(off, key=excess)
+    wrong = min(way.excess for way in ways) < 0.3 if small else max(w.excess for w in ways) > 3
+    if wrong:
+        reason, mend = f"{reason}; {cause(extreme)}", use(extreme)
+    elif small:
+        why, mend = _by_activation({one.function for one in found[:-1]})
+        reason += why
+    else:
+        mend = "use wider layers, or fewer"
+    return [Finding(kind, level, tuple(indices), reason, mend)]
+
+
+def _by_activation(functions: set[str]) -> tuple[str, str]:
+    """What shrinks a signal or gradient though the weights are as asked."""
+    if "sigmoid" in functions:
+        return (
+            "; the derivative of Sigmoid is at most 1/4",
+            'use Tanh, or LeakyReLU with weight_init="auto", or fewer layers',
+        )
+    if functions & {"gelu", "silu"}:
+        return (
+            "; GELU and SiLU have slope 1/2 at 0, and small signals lose half their variance",
+            "train with Adam, whose steps do not follow the size of a gradient, or use fewer layers",
+        )
+    return "", "use wider layers, or fewer"

@@ -24,7 +24,7 @@
 /* Bytes between rows of B from which each lies in a page of its own, as good as. */
 #define GEMM_APART 3584
 /* Bytes of a block of B: it stays in L2 while the rows of A and C pass. */
-#define GEMM_BLOCK (512 << 10)
+#define GEMM_BLOCK (384 << 10)
 
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(2048 / sizeof(REAL)))  /* deepest block: a strip of A stays in L1 */

@@ -31,7 +31,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 DEBUG = os.environ.get("FASTNN_DEBUG", "") not in ("", "0")
-BUILD = "build/debug" if DEBUG else "build/release"
+SYMBOLS = os.environ.get("FASTNN_SYMBOLS", "") not in ("", "0")  # for a profiler
+BUILD = f"build/{'debug' if DEBUG else 'symbols' if SYMBOLS else 'release'}"
 
 # Products and sums stay separate operations unless the source asks for a fused one: the random
 # numbers are the same on every CPU only then. errno alone is given up, never a value.
@@ -48,7 +49,8 @@ else:
     COMPILE += ["-DNDEBUG", "-g0"]
     if sys.platform == "linux":
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
-        LINK += ["-Wl,-s", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
+        LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
+        LINK += [] if SYMBOLS else ["-Wl,-s"]
 # The kernels; the modules that a call or a training step goes through; any other.
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "passes", "plan", "pointwise", "trainer")

@@ -230,13 +230,13 @@ class BuildWheel(bdist_wheel):
 
     def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
         super().write_wheelfile(wheelfile_base, *args, **kwargs)
-        for place, _, names in os.walk(os.path.dirname(wheelfile_base)):
-            for path in (os.path.join(place, name) for name in names):
-                os.chmod(path, mode_of(os.stat(path).st_mode))
         folder = os.path.join(wheelfile_base, "sboms")
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, "fastnn-cpu.cdx.json"), "w", encoding="utf-8") as file:
             json.dump(bill_of_materials(self.distribution.get_version()), file, indent=1)
+        for place, _, names in os.walk(os.path.dirname(wheelfile_base)):
+            for path in (os.path.join(place, name) for name in names):
+                os.chmod(path, mode_of(os.stat(path).st_mode))
 
 
 def bill_of_materials(version: str) -> dict:

@@ -13,13 +13,17 @@ puts the current folder first on the import path, so a checkout must be importab
 
 import filecmp
 import glob
+import gzip
 import json
 import os
 import re
 import shutil
+import stat
 import sys
 import sysconfig
+import tarfile
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -28,6 +32,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError, LinkError
 
 DEBUG = os.environ.get("FASTNN_DEBUG", "") not in ("", "0")
@@ -196,6 +201,32 @@ def generated(extensions: list[Extension]) -> dict[str, str]:
     return files
 
 
+def mode_of(mode: int) -> int:
+    """What a file's mode is where no umask has changed it."""
+    return 0o755 if mode & stat.S_IXUSR else 0o644
+
+
+class BuildSource(sdist):
+    """Writes the same bytes for the same files: their date is SOURCE_DATE_EPOCH, if that is set."""
+
+    def make_archive(self, base_name: str, *args, base_dir: str, **kwargs) -> str:
+        date = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+            info.mtime, info.mode = date, mode_of(info.mode)
+            info.uid = info.gid = 0
+            info.uname = info.gname = ""
+            return info
+
+        path = f"{base_name}.tar.gz"
+        with (
+            gzip.GzipFile(path, "wb", mtime=date) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            archive.add(base_dir, filter=plain)
+        return path
+
+
 class BuildWheel(bdist_wheel):
     """Adds a bill of materials (PEP 770): what is in the wheel that was not written for fastnn."""
 
@@ -205,6 +236,9 @@ class BuildWheel(bdist_wheel):
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, "fastnn-cpu.cdx.json"), "w", encoding="utf-8") as file:
             json.dump(bill_of_materials(self.distribution.get_version()), file, indent=1)
+        for place, _, names in os.walk(os.path.dirname(wheelfile_base)):
+            for path in (os.path.join(place, name) for name in names):
+                os.chmod(path, mode_of(os.stat(path).st_mode))
 
 
 def bill_of_materials(version: str) -> dict:
@@ -251,7 +285,7 @@ def bill_of_materials(version: str) -> dict:
 
 def main() -> None:
     setup(
-        cmdclass={"build_ext": BuildExtensions, "bdist_wheel": BuildWheel},
+        cmdclass={"build_ext": BuildExtensions, "sdist": BuildSource, "bdist_wheel": BuildWheel},
         options={"build": {"build_base": BUILD}},
         ext_modules=[extension(path) for path in sorted(glob.glob("fastnn/_core/*.pyx"))],
     )

@@ -1,8 +1,20 @@
 /* gemm_pack.h: copies of matrix blocks for gemm.h, in the layouts that the tiles like best. */
 
-/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n: squares of VL x VL in registers. A round of
- * zips moves the top bit of the row number to the bottom of the column number; log2 VL rounds
- * exchange the two. */
+/* A square of VL x VL in registers. A round of zips moves the top bit of the row number to the bottom of
+ * the column number; log2 VL rounds exchange the two. */
+INLINE void FN(transpose_square)(vec *r) {
+    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    vec z[LANES];
+    UNROLL for (int round = 1; round < LANES; round *= 2) {
+        UNROLL for (int q = 0; q < LANES / 2; q++) {
+            z[2 * q] = vzip_lo(r[q], r[q + LANES / 2]);
+            z[2 * q + 1] = vzip_hi(r[q], r[q + LANES / 2]);
+        }
+        UNROLL for (int q = 0; q < LANES; q++) r[q] = z[q];
+    }
+}
+
+/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. */
 static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
                           ptrdiff_t ldd) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
@@ -13,7 +25,7 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
             const ptrdiff_t width = n - j < LANES ? n - j : LANES;
             const REAL *const s = src + i * lds + j;
             REAL *const d = dst + j * ldd + i;
-            vec r[LANES], z[LANES];
+            vec r[LANES];
             if (width == LANES && height == LANES) {
                 UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(s + q * lds);
             } else {
@@ -23,13 +35,7 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
                     if (q < height) r[q] = vload_t(s + q * lds, across);
                 }
             }
-            UNROLL for (int round = 1; round < LANES; round *= 2) {
-                UNROLL for (int q = 0; q < LANES / 2; q++) {
-                    z[2 * q] = vzip_lo(r[q], r[q + LANES / 2]);
-                    z[2 * q + 1] = vzip_hi(r[q], r[q + LANES / 2]);
-                }
-                UNROLL for (int q = 0; q < LANES; q++) r[q] = z[q];
-            }
+            FN(transpose_square)(r);
             if (width == LANES && height == LANES) {
                 UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
             } else {
@@ -40,25 +46,25 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
     }
 }
 
-/* m rows of n elements. */
-static void FN(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
-                          ptrdiff_t ldd) {
-    for (ptrdiff_t i = 0; i < m; i++, src += lds, dst += ldd) {
-        ptrdiff_t j = 0;
-        for (; j + VL <= n; j += VL) vstore(dst + j, vload(src + j));
-        for (; j < n; j++) dst[j] = src[j];
+/* B (k x n), whose rows or columns are contiguous, as panels of GEMM_NV vectors, each k rows long, one
+ * after another. */
+static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, ptrdiff_t b_cs,
+                       REAL *dst) {
+    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 4 };
+    if (b_cs != 1) {
+        for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
+            FN(transpose)(n - j < WIDTH ? n - j : WIDTH, k, b + j * b_cs, b_cs, dst, WIDTH);
+        return;
     }
-}
-
-/* B (k x n) as panels of `width` columns, each k x width, one after another. `ld` is the stride
- * between B's rows, or between its columns if `transposed`. */
-static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const REAL *b, ptrdiff_t ld,
-                       int transposed, REAL *dst) {
-    for (ptrdiff_t j = 0; j < n; j += width, dst += k * width) {
-        const ptrdiff_t part = n - j < width ? n - j : width;
-        if (transposed)
-            FN(transpose)(part, k, b + j * ld, ld, dst, width);
-        else
-            FN(copy_rows)(k, part, b + j, ld, dst, width);
+    for (ptrdiff_t p = 0; p < k; p++, b += b_rs) {
+        REAL *d = dst + p * WIDTH;
+        ptrdiff_t j = 0;
+        for (; j + WIDTH <= n; j += WIDTH, d += k * WIDTH) {
+            UNROLL for (int q = 0; q < GEMM_NV; q++) {
+                __builtin_prefetch(b + AHEAD * b_rs + j + q * VL);
+                vstore(d + q * VL, vload(b + j + q * VL));
+            }
+        }
+        for (; j < n; j++, d++) *d = b[j];
     }
 }

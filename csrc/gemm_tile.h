@@ -13,7 +13,6 @@ typedef struct {
     ptrdiff_t a_rs, a_cs;
     const REAL *b;
     ptrdiff_t ldb;
-    ptrdiff_t ahead;   /* prefetch distance in B, in elements */
     const REAL *start; /* the sums start from the bias or zeros (ld 0), or partial sums in C */
     ptrdiff_t start_ld;
     REAL *c;
@@ -21,11 +20,21 @@ typedef struct {
     fnn_act act;       /* applied here: IDENTITY, LEAKY_RELU or RELU */
     REAL slope;
     vtail tail;        /* lanes of the last vector, for tiles that mask */
+    /* Two rows of the strip of A that comes next, copied on the way: element p of each goes from
+     * from[.][p * from_step] to to[p * to_step] and to[p * to_step + 1]. */
+    const REAL *from[2];
+    REAL *to;
+    ptrdiff_t from_step, to_step;
 } FN(tile);
 
 #ifndef GEMM_MASKED_FREE
 #define GEMM_MASKED_FREE 0
 #endif
+/* Whether a tile has issue slots to spare for the copy: two loads and two stores a step. */
+#ifndef GEMM_COPIES
+#define GEMM_COPIES 0
+#endif
+#define GEMM_COPIES_IN(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
 
 #ifndef GEMM_SHAPES
 #define GEMM_PAIR(X, mr) X(mr, 1) X(mr, 2)
@@ -69,10 +78,14 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
                           const int masked) {
     const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs;
-    const ptrdiff_t ldb = t->ldb, ldc = t->ldc, ahead = t->ahead, start_ld = t->start_ld;
+    const ptrdiff_t ldb = t->ldb, ldc = t->ldc, start_ld = t->start_ld;
     const REAL *a = t->a, *b = t->b, *const start = t->start;
     REAL *const c = t->c;
     const vtail tail = t->tail;
+    const int copies = !rows && GEMM_COPIES_IN(mr, nv);
+    const REAL *from = t->from[0], *from_2 = t->from[1];
+    const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
+    REAL *to = t->to;
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
@@ -86,9 +99,14 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
-        if (mr > GEMM_MR / 2 && nv == 2) {
-            __builtin_prefetch(b + ahead, 0, 2);
-            __builtin_prefetch(b + ahead + VL, 0, 2);
+        if (rows && mr > 4) /* W's next columns: where rows are pages apart nothing else fetches them */
+            UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
+        if (copies) {
+            to[0] = *from;
+            to[1] = *from_2;
+            from += from_step;
+            from_2 += from_step;
+            to += to_step;
         }
         a += a_cs;
         b += ldb;

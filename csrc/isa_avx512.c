@@ -14,6 +14,7 @@
 #define GEMM_MR 14
 #define GEMM_NV 2
 #define GEMM_MASKED_FREE 1
+#define GEMM_COPIES 1
 #define ISA_ID FNN_AVX512
 #define TABLE fnn_table_avx512
 

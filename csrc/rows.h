@@ -129,31 +129,34 @@ static void FN(mark_positive)(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t
 }
 
 /* Gathering. Plain loops, which the compiler vectorises (to a memcpy where the dtypes agree): each
- * conversion is exact or rounded once, so the bits cannot depend on how. */
+ * conversion is exact or rounded once, so the bits cannot depend on how. Rows picked by an index come
+ * from anywhere in memory, so those that follow are fetched while one is copied. */
+#define GATHER_AHEAD 6144 /* bytes */
+#define GATHER(TYPE, VALUE)                                                                        \
+    const ptrdiff_t bytes = n * (ptrdiff_t)sizeof(TYPE), ahead = 1 + GATHER_AHEAD / (bytes + 1);   \
+    for (ptrdiff_t i = 0; i < m; i++) {                                                            \
+        const TYPE *restrict from = src + (index ? index[i] : i) * lds;                            \
+        REAL *restrict to = (REAL *)dst + i * ldd;                                                 \
+        if (index && i + ahead < m)                                                                \
+            for (ptrdiff_t at = 0; at < bytes; at += 64)                                           \
+                __builtin_prefetch((const char *)(src + index[i + ahead] * lds) + at);             \
+        for (ptrdiff_t j = 0; j < n; j++) to[j] = VALUE;                                           \
+    }
+
 static void FN(gather_f32)(ptrdiff_t m, ptrdiff_t n, const float *src, ptrdiff_t lds,
                            const int64_t *index, void *dst, ptrdiff_t ldd) {
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const float *restrict from = src + (index ? index[i] : i) * lds;
-        REAL *restrict to = (REAL *)dst + i * ldd;
-        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j];
-    }
+    GATHER(float, (REAL)from[j])
 }
 
 static void FN(gather_f64)(ptrdiff_t m, ptrdiff_t n, const double *src, ptrdiff_t lds,
                            const int64_t *index, void *dst, ptrdiff_t ldd) {
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const double *restrict from = src + (index ? index[i] : i) * lds;
-        REAL *restrict to = (REAL *)dst + i * ldd;
-        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j];
-    }
+    GATHER(double, (REAL)from[j])
 }
 
 static void FN(gather_u8)(ptrdiff_t m, ptrdiff_t n, const uint8_t *src, ptrdiff_t lds,
                           const int64_t *index, double scale, void *dst, ptrdiff_t ldd) {
     const REAL factor = (REAL)scale;
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const uint8_t *restrict from = src + (index ? index[i] : i) * lds;
-        REAL *restrict to = (REAL *)dst + i * ldd;
-        for (ptrdiff_t j = 0; j < n; j++) to[j] = (REAL)from[j] * factor;
-    }
+    GATHER(uint8_t, (REAL)from[j] * factor)
 }
+#undef GATHER
+#undef GATHER_AHEAD

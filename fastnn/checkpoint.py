@@ -1,8 +1,8 @@
 """Checkpoints of `fit`: a safetensors file from which a run goes on with the same bits.
 
-It holds the parameters under their names, the optimizer's state, the best epoch's parameters
-where early stopping keeps them, and as metadata one JSON text: what the run is (`identity`), and
-how far.
+It holds the parameters under their names, the optimizer's state, the history, the best epoch's
+parameters where early stopping keeps them, and as metadata one JSON text: what the run is
+(`identity`), and how far.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "read", "restore", "write"]
 
 _ENTRY = "fastnn_checkpoint"
-_OPTIMIZER, _BEST = "optimizer.", "best"
+_OPTIMIZER, _HISTORY, _BEST = "optimizer.", "history.", "best"
 
 Path = str | os.PathLike[str]
 
@@ -50,17 +50,13 @@ def write(path: Path, run: Run) -> None:
     state = run.optimizer.state_dict()
     tensors = dict(run.model.parameters())
     tensors |= {_OPTIMIZER + name: state[name] for name in run.optimizer.state_names()}
-    how_far: dict[str, Any] = {
-        "seed": run.seed,
-        "t": state["t"],
-        "history": run.history,
-        "stopped": run.stopped,
-    }
+    tensors |= {_HISTORY + name: np.array(values) for name, values in run.history.items()}
+    how_far: dict[str, Any] = {"seed": run.seed, "t": state["t"], "stopped": run.stopped}
     if run.stopper is not None:
         how_far |= {"best": run.stopper.best, "best_epoch": run.stopper.best_epoch}
         if run.stopper.parameters is not None:
             tensors[_BEST] = run.stopper.parameters
-    text = json.dumps({"version": 1, "run": identity(run), "state": how_far})
+    text = json.dumps({"version": 2, "run": identity(run), "state": how_far})
     save_tensors(path, tensors, {_ENTRY: text})
 
 
@@ -117,8 +113,8 @@ def _parsed(metadata: dict[str, str]) -> dict[str, Any]:
     if _ENTRY not in metadata:
         raise ValueError("expected a checkpoint of fit, got another safetensors file")
     content = json.loads(metadata[_ENTRY])
-    if not isinstance(content, dict) or content.get("version") != 1:
-        raise ValueError("expected a checkpoint of version 1, got another one")
+    if not isinstance(content, dict) or content.get("version") != 2:
+        raise ValueError("expected a checkpoint of version 2, got another one")
     return content
 
 
@@ -136,15 +132,26 @@ def _found(
         raise ValueError(f"seed: expected 64 bits, got {seed}")
     if seed != run.seed and not any_seed:
         raise ValueError("rng: expected the seed that the run began with, got another one")
-    history = History({str(k): [float(v) for v in vs] for k, vs in state["history"].items()})
-    if len({len(values) for values in history.values()}) != 1:
-        raise ValueError("history: expected lists of one length, got several")
+    history = _history(tensors)
     best = _best(run, tensors, state) if run.stopper is not None else None
     optimizer: dict[str, Any] = {"t": as_int(state["t"], "t", 0)}
     for name in run.optimizer.state_names():
         optimizer[name] = tensors.pop(_OPTIMIZER + name)
         _check_flat(run, optimizer[name], _OPTIMIZER + name)
     return Found(run.model._fitting(tensors), optimizer, history, seed, stopped, best)
+
+
+def _history(tensors: dict[str, np.ndarray]) -> History:
+    """What was recorded; takes its tensors away."""
+    history = History()
+    for name in [name for name in tensors if name.startswith(_HISTORY)]:
+        values = tensors.pop(name)
+        if values.ndim != 1 or values.dtype != np.float64:
+            raise ValueError(f"{name}: expected float64, one number an epoch")
+        history[name.removeprefix(_HISTORY)] = values.tolist()
+    if {len(values) for values in history.values()} != {history.epochs}:
+        raise ValueError("history: expected the loss and others of one length, got another")
+    return history
 
 
 def _best(

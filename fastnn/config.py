@@ -68,6 +68,8 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     }
     if mode == "dicts":
         return config
+    if not openmp:
+        config["threads"] = f"{config['threads']} (built without OpenMP)"
     width = max(map(len, config))
     print("\n".join(f"{name:<{width}}  {value}" for name, value in config.items()))
     return None

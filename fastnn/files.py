@@ -10,15 +10,18 @@ metadata, "fastnn": JSON text with the version of this use of the format, the mo
 its layers. Its tensors are named as in a PyTorch `state_dict`: "0.weight" of shape (n_out, n_in).
 
 Reading trusts nothing: sizes, offsets and names are checked before an array is made, nothing in a
-file is executed, and layers come from the fixed table below.
+file is executed, and layers come from the fixed table below. Arrays never take more than the file
+itself, and its header never more than HEADER_MEMORY.
 
 Format: https://huggingface.co/docs/safetensors.
 """
 
+import contextlib
 import math
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,24 +35,27 @@ __all__ = ["load", "load_tensors", "save_model", "save_tensors"]
 
 VERSION = 1
 ENTRY = "fastnn"  # the key of a model's description in the metadata
-HEADER_LIMIT = 4 << 20  # bytes; the format allows 100 MB, which as Python objects would be GBs
+# Bytes that a header may take as Python objects: enough for some 1,000 layers. (The format allows
+# headers of 100 MB, which as objects could be gigabytes.)
+HEADER_MEMORY = 4 << 20
+_BLOCK = 1 << 18  # bytes read at a time into a model
 _SIZE_LIMIT = 2**63 - 1
 
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "|i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "|u1",
-    "BOOL": "|b1",
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("f8"),
+    "F32": np.dtype("f4"),
+    "F16": np.dtype("f2"),
+    "I64": np.dtype("i8"),
+    "I32": np.dtype("i4"),
+    "I16": np.dtype("i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("u8"),
+    "U32": np.dtype("u4"),
+    "U16": np.dtype("u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
 }
-_NAMES = {text: name for name, text in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 Path = str | os.PathLike[str]
 
@@ -117,14 +123,15 @@ def load(path: Path) -> "Sequential":
     OSError
         If the file cannot be read.
     """
-    tensors, metadata = load_tensors(path)
-    try:
-        return _model(tensors, metadata)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+    with _opened(path) as (file, tensors, metadata):
+        model = _model(tensors, metadata)
+        for name, view in model.parameters().items():
+            _read_into(file, tensors[name], view)
+    return model
 
 
-def _model(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> "Sequential":
+def _model(tensors: dict[str, "_Tensor"], metadata: dict[str, str]) -> "Sequential":
+    """The model that a file describes, its parameters still to be read."""
     from .layers import Linear
     from .sequential import Sequential
 
@@ -164,12 +171,12 @@ def _model(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> "Sequent
             )
     for name in tensors.keys() - expected:
         raise ValueError(f"{_short(name)}: a tensor that belongs to no layer")
-    model = Sequential(*layers, uint8_scale=description["uint8_scale"])
-    model.load_state_dict(tensors)
     for layer, entry in zip(layers, entries, strict=True):
         if isinstance(layer, Linear):
             layer._weight_init = Recorded(entry["initialization"])
-    return model
+            # Nothing is drawn, and the model's own buffer is the only memory.
+            layer._parameters = np.broadcast_to(np.zeros(1, layer.dtype), layer.size)
+    return Sequential(*layers, uint8_scale=description["uint8_scale"])
 
 
 def _layer(index: int, entry: Any) -> "Layer":
@@ -187,9 +194,7 @@ def _layer(index: int, entry: Any) -> "Layer":
             f"{what}: expected {', '.join(sorted(fields))}, the settings with "
             f"{', '.join(sorted(_LAYERS[kind])) or 'nothing'}, got {_short(entry)}"
         )
-    undrawn = {}
     if kind == "Linear":
-        undrawn["weight_init"] = "zeros"
         if settings["dtype"] not in ("float32", "float64"):
             raise ValueError(
                 f"{what}: expected dtype float32 or float64, got {_short(settings['dtype'])}"
@@ -198,7 +203,7 @@ def _layer(index: int, entry: Any) -> "Layer":
         if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
             raise ValueError(f"{what}: expected initialization as a short text, got {_short(text)}")
     try:
-        layer: Layer = getattr(layers, kind)(**settings, **undrawn)
+        layer: Layer = getattr(layers, kind)(**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what}: {error}") from None
     return layer
@@ -215,8 +220,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     TypeError
         If a name, a metadata key or value is not a str, or the format lacks a dtype.
     ValueError
-        If a tensor is named "__metadata__", or the header would be one that `load_tensors` refuses:
-        more than 4 MiB, or names full of brackets and colons.
+        If a tensor is named "__metadata__", or the header would be one that `load_tensors` refuses.
     OSError
         If the file cannot be written.
     """
@@ -233,16 +237,14 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     for name in names:
         array = arrays[name]
         header[name] = {
-            "dtype": _NAMES[array.dtype.newbyteorder("<").str],
+            "dtype": _NAMES[array.dtype.newbyteorder("=")],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > HEADER_LIMIT:
-        raise ValueError(f"header: expected at most {HEADER_LIMIT} bytes, got {len(text)}")
-    _check_density(text)
+    _check_memory(text)
     _write_atomically(
         os.fspath(path), [len(text).to_bytes(8, "little"), text] + [arrays[name] for name in names]
     )
@@ -255,11 +257,10 @@ def _little_endian(name: str, array: np.ndarray) -> np.ndarray:
         raise ValueError("tensors: the name '__metadata__' is reserved by the format")
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected an ndarray, got {type(array).__name__}")
-    text = array.dtype.newbyteorder("<").str
-    if text not in _NAMES:
+    if array.dtype.newbyteorder("=") not in _NAMES:
         raise TypeError(f"{name}: expected a real number or bool dtype, got {array.dtype}")
     # ascontiguousarray would turn a scalar into shape (1,)
-    return np.asarray(array, dtype=text, order="C")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 def _write_atomically(path: str, parts: list[Any]) -> None:
@@ -286,62 +287,98 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Returns
     -------
     tensors : dict of name to ndarray
-        In the order of the data; writable, in the machine's byte order. Together they take as many
-        bytes as the file has. A broken file makes no larger array; its header, of at most 4 MiB,
-        takes at most 30 times its size in memory while it is parsed.
+        In the order of the data; writable, in the machine's byte order.
     metadata : dict of str to str
 
     Raises
     ------
     ValueError
-        If the file is not a complete and consistent safetensors file, or holds a dtype that NumPy
-        lacks (bfloat16, the 8-bit floats); the message names the path and the fault.
+        If the file is not a complete and consistent safetensors file, holds a dtype that NumPy
+        lacks (bfloat16, the 8-bit floats), or has a header that could take more than 4 MiB in
+        memory; the message names the path and the fault.
     OSError
         If the file cannot be read.
     """
+    arrays = {}
+    with _opened(path) as (file, tensors, metadata):
+        for name, tensor in tensors.items():
+            arrays[name] = np.empty(tensor.shape, tensor.dtype)
+            _read_into(file, tensor, arrays[name])
+    return arrays, metadata
+
+
+class _Tensor(NamedTuple):
+    """Where a tensor of a checked file is."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    begin: int  # bytes from the start of the file
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, dict[str, _Tensor], dict[str, str]]]:
+    """The open file, its tensors in the order of the data, and its metadata.
+
+    What goes wrong with the content, then or later, is a ValueError that names the path.
+    """
     path = os.fspath(path)
-    try:
-        header, data = _read_parts(path)
-        metadata = _metadata(header.pop("__metadata__", {}))
-        return _tensors(header, data), metadata
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _read_parts(path: str) -> tuple[dict[str, Any], np.ndarray]:
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
         kind = "a folder" if os.path.isdir(path) else "not a regular file"
-        raise ValueError(f"expected a safetensors file, got {kind}")
+        raise ValueError(f"{path}: expected a safetensors file, got {kind}")
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < 8:
-            raise ValueError(f"not a safetensors file: {size} bytes, shorter than its first field")
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, HEADER_LIMIT):
-            raise ValueError(
-                f"truncated or not a safetensors file: a header of {length} bytes is announced, "
-                f"the file has {size} (and the limit is {HEADER_LIMIT})"
-            )
-        text = file.read(length)
-        data = np.empty(size - 8 - length, np.uint8)
-        if len(text) != length or file.readinto(data.data) != len(data):
-            raise ValueError("the file became shorter while it was read")
+        try:
+            yield file, *_read_header(file)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _read_header(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str]]:
+    size = os.fstat(file.fileno()).st_size
+    if size < 8:
+        raise ValueError(f"not a safetensors file: {size} bytes, shorter than its first field")
+    length = int.from_bytes(file.read(8), "little")
+    if length > size - 8:
+        raise ValueError(
+            f"truncated or not a safetensors file: a header of {length} bytes is announced, "
+            f"the file has {size}"
+        )
+    _check_length(length)
+    text = file.read(length)
+    if len(text) != length:
+        raise ValueError("the file became shorter while it was read")
     if text[:1] != b"{":
         raise ValueError("not a safetensors file: its header does not begin with '{'")
-    _check_density(text)
-    return _parse(text, "header"), data
+    _check_memory(text)
+    header = _parse(text, "header")
+    metadata = _metadata(header.pop("__metadata__", {}))
+    return _tensors(header, 8 + length, size), metadata
 
 
-def _check_density(header: bytes) -> None:
-    """Refuse what would take much more memory as Python objects than as text.
+def _check_length(length: int) -> None:
+    if 4 * length > HEADER_MEMORY:
+        raise ValueError(f"header: expected at most {HEADER_MEMORY // 4} bytes, got {length}")
 
-    An empty list takes 3 bytes of text and 64 as an object. In a real header a tensor takes at
-    least 53 bytes with 3 brackets and 4 keys. Text within the metadata counts as well, since that
-    is parsed in its turn.
+
+def _check_memory(header: bytes) -> None:
+    """Refuse what could take more than HEADER_MEMORY as Python objects.
+
+    Bounds for CPython 3.11 and newer, 64 bits: the text, decoded and once more as the value of a
+    metadata key, whose own parse copies what it quotes; an object, its pairs and their list while
+    it is built; a list that has room to grow; strings; numbers. Metadata count in full, since their
+    text may be parsed in its turn.
     """
-    most = 1000 + len(header) // 12
-    if header.count(b"[") + header.count(b"{") > most or header.count(b":") > most:
-        raise ValueError(f"header: more than {most} brackets or keys in {len(header)} bytes")
+    _check_length(len(header))
+    width = 1 if header.isascii() and b"\\u" not in header else 4  # bytes of a decoded character
+    pairs, items, quotes = header.count(b":"), header.count(b","), header.count(b'"')
+    objects, lists = header.count(b"{"), header.count(b"[")
+    memory = (1 + 3 * width) * len(header)
+    memory += 240 * objects + 120 * lists + 220 * pairs + 50 * items + 32 * quotes
+    if memory > HEADER_MEMORY:
+        raise ValueError(
+            f"header: expected one that takes at most {HEADER_MEMORY} bytes in memory, got one "
+            f"of {len(header)} bytes that may take {memory}"
+        )
 
 
 def _parse(text: bytes | str, what: str) -> dict[str, Any]:
@@ -376,22 +413,24 @@ def _metadata(value: Any) -> dict[str, str]:
     return value
 
 
-def _tensors(header: dict[str, Any], data: np.ndarray) -> dict[str, np.ndarray]:
+def _tensors(header: dict[str, Any], start: int, size: int) -> dict[str, _Tensor]:
+    """The tensors of a file of `size` bytes whose data begin at `start`."""
     spans = sorted((_span(name, entry), name) for name, entry in header.items())
     tensors, end = {}, 0
-    for (start, stop), name in spans:
-        if start != end:
-            fault = "overlaps the tensor before it" if start < end else "leaves a gap before it"
-            raise ValueError(f"{_short(name)}: data_offsets [{start}, {stop}] {fault}")
-        if stop > len(data):
+    for (begin, stop), name in spans:
+        if begin != end:
+            fault = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
+            raise ValueError(f"{_short(name)}: data_offsets [{begin}, {stop}] {fault}")
+        if stop > size - start:
             raise ValueError(
-                f"{_short(name)}: data_offsets [{start}, {stop}] go past the end of the file, "
-                f"which has {len(data)} bytes of data"
+                f"{_short(name)}: data_offsets [{begin}, {stop}] go past the end of the file, "
+                f"which has {size - start} bytes of data"
             )
-        tensors[name] = _tensor(name, header[name], data[start:stop])
+        dtype, shape = _DTYPES[header[name]["dtype"]], tuple(header[name]["shape"])
+        tensors[name] = _Tensor(name, dtype, shape, start + begin)
         end = stop
-    if end != len(data):
-        raise ValueError(f"{len(data) - end} bytes after the last tensor belong to none")
+    if end != size - start:
+        raise ValueError(f"{size - start - end} bytes after the last tensor belong to none")
     return tensors
 
 
@@ -413,7 +452,7 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
         raise ValueError(
             f"{_short(name)}: expected data_offsets [begin, end], got {_short(offsets)}"
         )
-    itemsize = np.dtype(_DTYPES[dtype]).itemsize
+    itemsize = _DTYPES[dtype].itemsize
     if math.prod(size for size in shape if size) * itemsize > _SIZE_LIMIT:
         raise ValueError(f"{_short(name)}: the number of bytes of shape {_short(shape)} overflows")
     if math.prod(shape) * itemsize != offsets[1] - offsets[0]:
@@ -428,14 +467,33 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n <= _SIZE_LIMIT for n in value)
 
 
-def _tensor(name: str, entry: dict[str, Any], data: np.ndarray) -> np.ndarray:
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    if dtype.kind == "b" and data.size and data.max() > 1:
-        raise ValueError(f"{_short(name)}: a BOOL is neither 0 nor 1")
-    array = data.view(dtype).reshape(entry["shape"])
-    if not array.flags.aligned:
-        array = array.copy()
-    return array.astype(dtype.newbyteorder("="), copy=False)
+def _read_into(file: BinaryIO, tensor: _Tensor, array: np.ndarray) -> None:
+    """Read a tensor into an array of its shape and dtype, and of any layout."""
+    file.seek(tensor.begin)
+    try:
+        _read_blocks(file, array.reshape(1) if array.ndim == 0 else array)
+    except ValueError as error:
+        raise ValueError(f"{_short(tensor.name)}: {error}") from None
+
+
+def _read_blocks(file: BinaryIO, array: np.ndarray) -> None:
+    if array.size == 0:
+        return
+    row = array[:1].nbytes
+    if array.ndim > 1 and row > _BLOCK:
+        for part in array:
+            _read_blocks(file, part)
+        return
+    rows = max(1, _BLOCK // row)
+    for at in range(0, len(array), rows):
+        part = array[at : at + rows]
+        block = np.empty(part.shape, array.dtype.newbyteorder("<"))
+        raw = block.reshape(-1).view(np.uint8)
+        if file.readinto(raw.data) != raw.size:  # type: ignore[attr-defined]
+            raise ValueError("the file became shorter while it was read")
+        if array.dtype.kind == "b" and raw.max() > 1:
+            raise ValueError("a BOOL is neither 0 nor 1")
+        part[...] = block
 
 
 def _short(value: Any) -> str:

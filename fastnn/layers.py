@@ -251,7 +251,12 @@ class Linear(Layer):
 
     def _gradient(self) -> Array:
         if self._gradients is None:
-            self._gradients = np.zeros(self.size, self.dtype)
+            model = None if self._owner is None else self._owner()
+            if model is None:
+                self._gradients = np.zeros(self.size, self.dtype)
+            else:
+                _ = model._gradients  # which gives this layer its part
+        assert self._gradients is not None
         return self._gradients
 
     def _drawn(self) -> Array:
@@ -279,11 +284,10 @@ class Linear(Layer):
             self._bias_of(flat)[...] = self._bias_init.draw(root, stream + _BIAS_STREAMS)
         return how, flat
 
-    def _move(self, parameters: Array, gradients: Array) -> None:
-        """Take these slices of a model's flat buffers for the layer's own."""
+    def _move(self, parameters: Array) -> None:
+        """Take this slice of a model's flat buffer for the layer's own."""
         parameters[...] = self._drawn()
-        gradients[...] = 0
-        self._parameters, self._gradients = parameters, gradients
+        self._parameters, self._gradients = parameters, None
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

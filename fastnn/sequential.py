@@ -102,10 +102,10 @@ class Sequential:
             offsets[i] = size
             size += -(-layer.size // step) * step
         self._parameters = _aligned_zeros(size, self.dtype)
-        self._gradients = _aligned_zeros(size, self.dtype)
-        for i, layer in linears:
-            part = slice(offsets[i], offsets[i] + layer.size)
-            layer._move(self._parameters[part], self._gradients[part])
+        self._gradient_memory: Array | None = None  # a model that only predicts needs none
+        self._parts = [(layer, slice(offsets[i], offsets[i] + layer.size)) for i, layer in linears]
+        for layer, part in self._parts:
+            layer._move(self._parameters[part])
         for each in self._layers:
             each._owner = weakref.ref(self)
         self._operations = _operations(self._layers, offsets)
@@ -116,8 +116,19 @@ class Sequential:
 
     def _make_plan(self, width: int, dtype: np.dtype[Any]) -> Plan:
         parameters = self._parameters.astype(dtype, copy=False)
-        gradients = self._gradients.astype(dtype, copy=False)
-        return Plan(self._operations, width, dtype, parameters, gradients, self.uint8_scale)
+        return Plan(self._operations, width, dtype, parameters, None, self.uint8_scale)
+
+    @property
+    def _gradients(self) -> Array:
+        """The flat buffer of all gradients, made when first asked for."""
+        if self._gradient_memory is None:
+            memory = _aligned_zeros(self._parameters.size, self.dtype)
+            for layer, part in self._parts:
+                layer._gradients = memory[part]
+            if self._plan is not None:
+                self._plan.set_gradients(memory)
+            self._gradient_memory = memory
+        return self._gradient_memory
 
     def _plan_for(self, x: ArrayLike) -> Plan:
         """The plan; for a model without a Linear, that for inputs of x's width and dtype."""
@@ -224,6 +235,7 @@ class Sequential:
         with self._claim:
             if self._last is None:
                 raise RuntimeError("backward: expected a forward pass before it, found none")
+            _ = self._gradients  # which the plan writes
             return self._last.backward(grad, want_grad_x)
 
     def parameters(self) -> dict[str, Array]:
@@ -333,7 +345,9 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("_parameters", "_gradients", "_plan", "_plans", "_last", "_claim"):
+        for name in ("_parameters", "_gradient_memory", "_parts"):
+            del state[name]
+        for name in ("_plan", "_plans", "_last", "_claim"):
             del state[name]
         return state
 

@@ -183,7 +183,7 @@ def evaluate(
     the_loss = as_loss(loss)
     data = _check_data(model, the_loss, X, y, sample_weight)
     _warn_of_double(model, the_loss)
-    nothing = Update("sgd", model._parameters, model._gradients, [], lr=0.0)
+    nothing = Update("sgd", model._parameters, model._parameters, [], lr=0.0)  # never applied
     trainer = _trainer(model, the_loss, data, nothing, 1, 0)
     return _evaluated(trainer, the_loss, data)
 

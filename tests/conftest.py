@@ -25,9 +25,9 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     kernels.set_isa(before)
 
 
-@pytest.fixture(params=(1, 2, 5), ids=lambda n: f"threads{n}")
+@pytest.fixture(params=(1, 2, 5) if threads.openmp_version() else (1,), ids=lambda n: f"threads{n}")
 def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Runs the test with 1, 2 and 5 threads, whatever the number of CPUs."""
+    """Runs the test with 1, 2 and 5 threads, whatever the number of CPUs; a serial build has 1."""
     before = threads.get_num_threads()
     threads.set_num_threads(request.param)
     yield request.param
@@ -40,6 +40,12 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     before = threads.get_num_threads()
     yield threads.set_num_threads
     threads.set_num_threads(before)
+
+
+@pytest.fixture
+def granted() -> Callable[[int], int]:
+    """How many threads there are after n were asked for: n, and 1 in a build without OpenMP."""
+    return lambda n: n if threads.openmp_version() else 1
 
 
 @pytest.fixture(params=DTYPES)

@@ -172,18 +172,6 @@ def test_the_error_says_what_is_special():
         arrays.as_real(np.ones(2), "x", "int8")
 
 
-def test_matrix(dtype):
-    x = np.ones((4, 5), dtype)
-    assert arrays.as_matrix(x, "x") is x
-    assert arrays.as_matrix(x, "x", dtype, 5) is x
-    assert arrays.as_matrix(x.astype(np.int8), "x", dtype).dtype == dtype
-    with pytest.raises(ValueError, match=r"^x: expected shape \(m, 17\), got \(4, 5\)$"):
-        arrays.as_matrix(x, "x", None, 17)
-    for wrong in (x[0], x[None], 1.0):
-        with pytest.raises(ValueError, match=r"^x: expected shape \(m, n\), got "):
-            arrays.as_matrix(wrong, "x")
-
-
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "int64", "uint64"])
 def test_labels(kind):
     labels = np.array([0, 2, 1, 2], kind)

@@ -51,10 +51,14 @@ def test_table_and_file(
 
     rows = json.loads(path.read_text())["rows"]
     assert [row["name"] for row in rows] == shown
+    # How fast is not asserted: another program may hold a core meanwhile. But rate and time are of
+    # the same work, and a training step is some hundred times a small product.
+    linear, gelu, train = rows
+    assert linear["rate"] * linear["fastnn"] == pytest.approx(2 * 64 * 64, rel=1e-6)
+    assert gelu["rate"] * gelu["fastnn"] == pytest.approx(2 * 4 * 65_536, rel=1e-6)
+    assert 1e-7 < 20 * linear["fastnn"] < train["fastnn"] < 1
     for row in rows:
-        assert 0 < row["fastnn"] < 1
-        # How fast is not asserted: another program may hold a core meanwhile.
-        assert min(row["ratio"], row["ratio_out"], row["limit"], row["rate"]) > 0
+        assert min(row["ratio"], row["ratio_out"], row["limit"]) > 0
     assert re.search(r"Ahead of plain NumPy in \d of 3 rows", text)
 
 

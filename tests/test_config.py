@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import re
 
 import numpy as np
 import pytest
 
 import fastnn
-from fastnn._core import kernels
+from fastnn._core import kernels, threads
 
 
 def test_show_config_prints_what_it_returns(capsys):
@@ -20,35 +21,45 @@ def test_show_config_prints_what_it_returns(capsys):
     assert config["NumPy"] == np.__version__
     assert fastnn.show_config() is None
     printed = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
+    serial = "" if threads.openmp_version() else " (built without OpenMP)"
     assert {name.strip(): value.strip() for name, value in printed} == {
-        name: str(value) for name, value in config.items()
+        name: f"{value}{serial if name == 'threads' else ''}" for name, value in config.items()
     }
     with pytest.raises(ValueError, match="mode: expected 'stdout' or 'dicts', got 'json'"):
         fastnn.show_config("json")
 
 
-def test_threads_sets_the_number_for_a_block(set_threads):
+def test_threads_sets_the_number_for_a_block(set_threads, granted):
     set_threads(2)
     block = fastnn.threads(3)
-    assert fastnn.get_num_threads() == 2
+    assert fastnn.get_num_threads() == granted(2)
     with block:
-        assert fastnn.get_num_threads() == 3
+        assert fastnn.get_num_threads() == granted(3)
         with fastnn.threads(1), block:
-            assert fastnn.get_num_threads() == 3
-        assert fastnn.get_num_threads() == 3
+            assert fastnn.get_num_threads() == granted(3)
+        assert fastnn.get_num_threads() == granted(3)
     with pytest.raises(ArithmeticError), fastnn.threads(5):
         raise ArithmeticError
-    assert fastnn.get_num_threads() == 2
+    assert fastnn.get_num_threads() == granted(2)
 
 
 @pytest.mark.parametrize(
     ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
 )
-def test_threads_refuses_other_numbers(n, error, set_threads):
+def test_threads_refuses_other_numbers(n, error, set_threads, granted):
     set_threads(2)
     with pytest.raises(error, match="n: expected"):
         fastnn.threads(n)
-    assert fastnn.get_num_threads() == 2
+    assert fastnn.get_num_threads() == granted(2)
+
+
+@pytest.mark.skipif(threads.openmp_version() > 0, reason="built with OpenMP")
+def test_a_serial_build_says_so(capsys, set_threads):
+    set_threads(3)
+    fastnn.show_config()
+    printed = capsys.readouterr().out
+    assert re.search(r"^threads +1 \(built without OpenMP\)$", printed, re.MULTILINE)
+    assert fastnn.show_config("dicts")["OpenMP"] == "none"
 
 
 def test_all_names_what_there_is():

@@ -91,12 +91,12 @@ print("same")
 
 
 @pytest.mark.parametrize("n", ["1", "2", "5", "3,2"])
-def test_omp_num_threads_is_honoured(python, n):
+def test_omp_num_threads_is_honoured(python, n, granted):
     done = python("import fastnn; print(fastnn.get_num_threads())", OMP_NUM_THREADS=n)
-    assert done.stdout.strip() == n[0], done.stderr
+    assert int(done.stdout) == granted(int(n[0])), done.stderr
 
 
-def test_fewer_threads_than_asked_for(python):
+def test_fewer_threads_than_asked_for(python, granted):
     """The runtime may give a smaller team: the parts of the missing members are computed too."""
     code = """
 import hashlib
@@ -113,21 +113,21 @@ print(fastnn.get_num_threads(), digest.hexdigest())
 """
     one = python(code, OMP_NUM_THREADS="1").stdout.split()
     limited = python(code, OMP_NUM_THREADS="5", OMP_THREAD_LIMIT="2").stdout.split()
-    assert (one[0], limited[0]) == ("1", "5")
+    assert (int(one[0]), int(limited[0])) == (1, granted(5))
     assert one[1] == limited[1]
 
 
-def test_threads_without_the_variable(python):
+def test_threads_without_the_variable(python, granted):
     done = python("import fastnn; print(fastnn.get_num_threads())")
-    assert int(done.stdout) == threads.available_cpus(), done.stderr
+    assert int(done.stdout) == granted(threads.available_cpus()), done.stderr
 
 
-def test_number_of_threads_is_checked(set_threads):
+def test_number_of_threads_is_checked(set_threads, granted):
     set_threads(3)
     for wrong, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)]:
         with pytest.raises(error, match=r"^n: expected "):
             fastnn.set_num_threads(wrong)
-        assert fastnn.get_num_threads() == 3
+        assert fastnn.get_num_threads() == granted(3)
 
 
 FORK = """
@@ -240,7 +240,9 @@ def check_class(kind, node):
         if isinstance(member, ast.AnnAssign):
             assert hasattr(kind, member.target.id), member.target.id
         elif member.name != "__init__":  # a compiled constructor has no signature
-            assert parameters(getattr(kind, member.name)) == stub_parameters(member), member.name
+            self, *others = parameters(getattr(kind, member.name))
+            assert self[:2] == ("self", inspect.Parameter.POSITIONAL_ONLY), member.name
+            assert others == stub_parameters(member, skip=1), member.name
 
 
 def traced_peak(call, times):

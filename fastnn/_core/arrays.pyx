@@ -185,22 +185,6 @@ def as_real(obj, str name, dtype=None):
     return convert(as_array(obj, name), name, None if code < 0 else dtype_of(code))
 
 
-def as_matrix(obj, str name, dtype=None, columns=None):
-    """As as_real, for shape (m, columns), or (m, n) of any width where columns is None."""
-    cdef View view
-    if (look(obj, &view) and view.packed and view.ndim == 2
-            and (columns is None or view.columns == columns)
-            and (dtype is None or dtype_code(dtype) == view.dtype)):
-        return obj
-    array = as_array(obj, name)
-    shape = array.shape
-    if len(shape) != 2 or (columns is not None and shape[1] != columns):
-        raise ValueError(
-            f"{name}: expected shape (m, {'n' if columns is None else columns}), got {shape}"
-        )
-    return as_real(array, name, dtype)
-
-
 def as_labels(obj, str name, rows, classes):
     """Integer labels as an int64 array of shape (rows,), each in [0, classes). rows None: any.
 

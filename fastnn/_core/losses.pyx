@@ -72,7 +72,6 @@ def loss_and_grad(tuple spec, z, targets, weights, bint want_grad):
     (float, ndarray (m, n) or None) : the mean over rows of w_i l_i, and its derivative by z.
     """
     cdef Rows c
-    cdef double[::1] row_loss
     cdef double total = 0.0
     cdef Py_ssize_t i
     c.K = kernels(FNN_F32 if z.dtype == np.float32 else FNN_F64)
@@ -82,7 +81,7 @@ def loss_and_grad(tuple spec, z, targets, weights, bint want_grad):
     if c.m == 0 or c.n == 0:
         raise ValueError(f"y: expected at least one row and one output, got shape {z.shape}")
     row_loss = np.empty(c.m)
-    c.row_loss = &row_loss[0]
+    c.row_loss = <double *>bytes_of(row_loss)
     c.z = bytes_of(z)
     c.targets = bytes_of(targets)
     c.target_bytes = targets.nbytes // c.m
@@ -91,5 +90,5 @@ def loss_and_grad(tuple spec, z, targets, weights, bint want_grad):
     with nogil:
         run_team(rows_task, &c, team_size(1.0 * c.m * c.n))
         for i in range(c.m):
-            total += row_loss[i]
+            total += c.row_loss[i]
     return total / c.m, grad

@@ -1,17 +1,17 @@
 """Aligned memory that is kept from call to call, so that a steady state allocates nothing, and the
 addresses of arrays."""
 
-from numpy import uint8
-
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
 
 cdef char *bytes_of(object array) except? NULL:
-    cdef const unsigned char[::1] flat
+    cdef Py_buffer view
     if array is None or not array.size:
         return NULL
-    flat = array.reshape(-1).view(uint8)
-    return <char *>&flat[0]
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    PyBuffer_Release(&view)
+    return <char *>view.buf
 
 
 cdef class Buffer:

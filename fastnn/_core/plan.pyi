@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 class Plan:
     dtype: np.dtype[Any]
     parameters: NDArray[Any]
-    gradients: NDArray[Any]
+    gradients: NDArray[Any] | None
     n_in: int
     n_out: int
     uint8_scale: float
@@ -16,9 +16,10 @@ class Plan:
         n_in: int,
         dtype: DTypeLike,
         parameters: NDArray[Any],
-        gradients: NDArray[Any],
+        gradients: NDArray[Any] | None,
         uint8_scale: float,
     ) -> None: ...
+    def set_gradients(self, gradients: NDArray[Any]) -> None: ...
     def predict(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
     def forward(
         self, x: ArrayLike, seed: int = 0, step: int = 0, training: bool = True

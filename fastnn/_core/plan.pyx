@@ -51,6 +51,7 @@ cdef class Plan:
         Width of the input.
     dtype : "float32" or "float64"
     parameters, gradients : flat C-contiguous ndarrays of that dtype
+        gradients may be None, and set before the first backward pass.
     uint8_scale : float
         What uint8 inputs are multiplied by.
     """
@@ -60,10 +61,11 @@ cdef class Plan:
         self.dtype = np.dtype(dtype)
         self.kind = FNN_F32 if self.dtype == np.float32 else FNN_F64
         self.n_in, self.uint8_scale = n_in, uint8_scale
-        self.parameters, self.gradients = parameters, gradients
+        self.parameters = parameters
         self.n_parameters = parameters.size
         self.w = bytes_of(parameters)
-        self.g = bytes_of(gradients)
+        if gradients is not None:
+            self.set_gradients(gradients)
         self.free_work = []
         self.training_memory = Buffer()
         self.pending = -1
@@ -81,6 +83,14 @@ cdef class Plan:
         PyMem_Free(self.pointers)
         if self.training_lock != NULL:
             PyThread_free_lock(self.training_lock)
+
+    def set_gradients(self, gradients):
+        """Where backward passes write."""
+        if gradients.size != self.n_parameters or gradients.dtype != self.dtype:
+            raise ValueError(f"gradients: expected {self.n_parameters} of {self.dtype},"
+                             f" got {gradients.size} of {gradients.dtype}")
+        self.gradients = gradients
+        self.g = self.training.net.gradients = bytes_of(gradients)
 
     cdef int add_ops(self, list ops) except -1:
         cdef Op *op = self.ops
@@ -313,7 +323,6 @@ cdef class Plan:
         cdef Py_ssize_t m
         cdef Rows rows
         cdef Training *t = &self.training
-        cdef char[::1] target
         cdef int team
         rows = self.take(x, &view, &m)
         try:
@@ -332,8 +341,7 @@ cdef class Plan:
                     run_team(forward_task, t, team)
                 out = empty((m, self.n_out), self.dtype)
                 if out.size:
-                    target = out.reshape(-1).view(np.int8)
-                    memcpy(&target[0], training_output(t), out.nbytes)
+                    memcpy(bytes_of(out), training_output(t), out.nbytes)
                 if rows.kind == SAME:
                     memcpy(t.input, rows.data, m * self.n_in * t.net.K.itemsize)
                 t.x.kind, t.x.data = SAME, t.input
@@ -363,23 +371,18 @@ cdef class Plan:
         RuntimeError : no forward pass is waiting for its backward.
         """
         cdef Training *t = &self.training
-        cdef const char[::1] source
-        cdef char[::1] target
         cdef int team
         self.lock()
         try:
             if self.pending < 0:
                 raise RuntimeError("backward: expected a forward pass before it, found none")
+            if self.gradients is None and self.n_parameters:
+                raise RuntimeError("backward: expected gradients to be set before it, found none")
             grad = as_real(grad, "grad", self.dtype)
             if grad.shape != (self.pending, self.n_out):
                 raise ValueError(f"grad: expected shape {(self.pending, self.n_out)}, got {grad.shape}")
             out = empty((self.pending, self.n_in), self.dtype) if want_grad_x else None
-            source = grad.reshape(-1).view(np.int8)
-            t.grad_out = &source[0] if source.shape[0] else NULL
-            t.grad_x = NULL
-            if want_grad_x and out.size:
-                target = out.reshape(-1).view(np.int8)
-                t.grad_x = &target[0]
+            t.grad_out, t.grad_x = bytes_of(grad), bytes_of(out)
             team = min(<int>self.layout[1], team_size(3 * self.work(self.pending)))
             self.pending = -1
             with nogil:

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastnn._core.arrays cimport PACKED, View, memory_of, take, take_out
 from fastnn._core.csrc cimport FNN_F32, FNN_F64, fnn_dtype, fnn_kernels, fnn_stream
 from fastnn._core.kernels cimport kernels
+from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 from fastnn._core.arrays import as_finite
 
@@ -189,7 +190,6 @@ def truncated_normal_fill(out, seed, stream, mean, std, low, high, start=0):
 def bits_fill(out, seed, stream, start=0):
     """Fill `out`, a C-contiguous uint32 ndarray, with the words of a stream, in float32's order."""
     cdef Fill f
-    cdef uint32_t[::1] words
     if not isinstance(out, ndarray):
         raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
     if out.dtype != np.uint32:
@@ -197,10 +197,9 @@ def bits_fill(out, seed, stream, start=0):
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise ValueError("out: expected a writable, aligned, C-contiguous array, got another one")
     take_stream(&f, seed, stream, start)
-    words = out.reshape(-1)
     f.K = kernels(FNN_F32)
-    f.draw, f.n, f.x = BITS, words.shape[0], NULL
-    f.out = <char *>&words[0] if f.n else NULL
+    f.draw, f.n, f.x = BITS, out.size, NULL
+    f.out = bytes_of(out)
     run(&f)
 
 

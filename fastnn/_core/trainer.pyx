@@ -55,7 +55,8 @@ cdef class Trainer:
     cdef list marks                     # of each watched operation: 1 for a unit seen positive
     cdef char **seen                    # where these are, by operation
     cdef object index                   # the order last used
-    cdef const int64_t[::1] order
+    cdef const int64_t *order           # its rows
+    cdef Py_ssize_t n_order
     cdef int take_order(self, object index) except -1
     cdef void point(self, Training *t, Py_ssize_t start, bint picked) noexcept
     cdef readonly double loss_sum
@@ -104,11 +105,15 @@ cdef class Trainer:
     cdef int take_order(self, object index) except -1:
         """The order in which rows are taken, checked once."""
         cdef Py_ssize_t i
-        cdef const int64_t[::1] order = index
-        for i in range(order.shape[0]):
+        cdef const int64_t *order
+        if index.dtype != np.int64 or index.ndim != 1 or not index.flags.c_contiguous:
+            raise ValueError(f"index: expected C-contiguous int64 of one axis,"
+                             f" got {index.dtype} of shape {index.shape}")
+        order = <const int64_t *>bytes_of(index)
+        for i in range(index.size):
             if not 0 <= order[i] < self.m:
                 raise ValueError(f"index: expected rows 0 to {self.m - 1}, got {order[i]}")
-        self.order, self.index = order, index
+        self.order, self.n_order, self.index = order, index.size, index
         return 0
 
     def step(self, index, Py_ssize_t start, Py_ssize_t stop, uint64_t step):
@@ -123,10 +128,12 @@ cdef class Trainer:
         if index is not None:
             if index is not self.index:
                 self.take_order(index)
-            limit = self.order.shape[0]
+            limit = self.n_order
         if not 0 <= start < stop <= limit or m > self.batch_size:
             raise ValueError(f"start, stop: expected up to {self.batch_size} rows within {limit},"
                              f" got {start}:{stop}")
+        if self.update.rule.g != plan.g:
+            raise ValueError("update: expected one that is bound to this plan's gradients")
         plan.lock()
         try:
             plan.pending = -1
@@ -171,9 +178,9 @@ cdef class Trainer:
         cdef Rows x = plan.take(X, &view, &m)
         cdef Rows part
         cdef const fnn_kernels *K = kernels(plan.kind)
-        cdef char[::1] out
-        cdef double[::1] row_loss = np.empty(CHUNK)
-        cdef int64_t[::1] guesses = np.empty(CHUNK, np.int64)
+        cdef char *out
+        cdef double *row_loss
+        cdef int64_t *guesses
         cdef double loss_sum = 0.0
         cdef long long correct = 0
         cdef const char *t
@@ -181,7 +188,10 @@ cdef class Trainer:
         cdef Py_ssize_t target_bytes
         try:
             check_targets(plan, &self.loss, m, targets, weights)
-            out = np.empty(max(1, CHUNK * plan.n_out * K.itemsize), np.int8)
+            outputs, losses = np.empty((CHUNK, plan.n_out), plan.dtype), np.empty(CHUNK)
+            labels = np.empty(CHUNK, np.int64)
+            out, row_loss = bytes_of(outputs), <double *>bytes_of(losses)
+            guesses = <int64_t *>bytes_of(labels)
             t = bytes_of(targets)
             w = bytes_of(weights)
             target_bytes = targets.nbytes // m if m else 0
@@ -190,12 +200,12 @@ cdef class Trainer:
                 rows = min(CHUNK, m - at)
                 part = x
                 part.data += at * x.ld * view.itemsize
-                plan.infer(&part, rows, &out[0])
+                plan.infer(&part, rows, out)
                 with nogil:
-                    loss_rows(K, &self.loss, rows, plan.n_out, &out[0], t + at * target_bytes,
-                              w + at * K.itemsize if w else NULL, 1.0, NULL, &row_loss[0])
+                    loss_rows(K, &self.loss, rows, plan.n_out, out, t + at * target_bytes,
+                              w + at * K.itemsize if w else NULL, 1.0, NULL, row_loss)
                     if self.loss.is_cross_entropy:
-                        K.argmax(rows, plan.n_out, &out[0], plan.n_out, &guesses[0])
+                        K.argmax(rows, plan.n_out, out, plan.n_out, guesses)
                     for i in range(rows):
                         loss_sum += row_loss[i]
                         if self.loss.is_cross_entropy:

@@ -1,0 +1,255 @@
+"""Builds the compiled modules and the wheel; setup.py calls it.
+
+`fastnn._core.kernels` alone is linked with csrc; the other modules reach the arithmetic through its
+tables. "Build choices" in CONTRIBUTING.md tells why the flags are what they are. Environment:
+
+FASTNN_DEBUG=1    bounds checks, assertions and AddressSanitizer, in a build folder of its own
+FASTNN_OPENMP=0   a serial build; 1: OpenMP or an error; else: OpenMP where the compiler has it
+
+The compiled modules are also left beside their sources, whoever asked for the build: `python -m`
+puts the current folder first on the import path, so a checkout must be importable after
+`pip install .`.
+"""
+
+import filecmp
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import Cython
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+DEBUG = os.environ.get("FASTNN_DEBUG", "") not in ("", "0")
+BUILD = "build/debug" if DEBUG else "build/release"
+
+# Products and sums stay separate operations unless the source asks for a fused one: the random
+# numbers are the same on every CPU only then. errno alone is given up, never a value.
+COMPILE = ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+COMPILE += ["-Wno-psabi"]
+LINK = []
+if sysconfig.get_platform().endswith("x86_64"):
+    # Some systems' compilers are set to newer CPUs; what those can do is chosen at run time.
+    COMPILE += ["-march=x86-64", "-mtune=generic"]
+if DEBUG:
+    COMPILE += ["-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
+    LINK += ["-fsanitize=address"]
+else:
+    COMPILE += ["-DNDEBUG", "-g0"]
+    if sys.platform == "linux":
+        COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+        LINK += ["-Wl,-s", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
+# The kernels; the modules that a call or a training step goes through; any other.
+KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
+HOT_MODULES = ("arrays", "linear", "passes", "plan", "pointwise", "trainer")
+
+# Flags of the environment or of the interpreter's own build that would tie a wheel to one machine,
+# or give up what README.md promises of numbers.
+FOREIGN = re.compile(r"-m(arch=|cpu=|tune=|avx|sse|ssse|fma|bmi|popcnt)|-Ofast|-f\w+-math")
+
+OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+# What turns OpenMP on: for GCC and Clang, for Apple's Clang with a libomp of its own, for clang-cl.
+OPENMP = [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
+OPENMP_MSVC = [(["/clang:-fopenmp"], ["libomp.lib"])]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "freethreading_compatible": True,
+    # Functions as CPython's own built-in ones: a tenth of the modules' size less than Cython's, and
+    # a quicker call; inspect.signature reads the signature from the docstring's first line.
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
+}
+
+
+def extension(path: str) -> Extension:
+    name = os.path.splitext(os.path.basename(path))[0]
+    return Extension(
+        f"fastnn._core.{name}",
+        [path, *(sorted(glob.glob("csrc/*.c")) if name == "kernels" else [])],
+        include_dirs=["csrc"],
+        depends=["build_extensions.py", *sorted(glob.glob("csrc/*.h"))],
+        define_macros=[("FNN_DEBUG", "1")] if DEBUG else [],
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
+    )
+
+
+class BuildExtensions(build_ext):
+    """Finds OpenMP, compiles all files at once, leaves the modules beside their sources."""
+
+    def build_extensions(self) -> None:
+        self.prepare_compiler()
+        openmp = self.openmp()
+        sources = generated(self.extensions)
+        for ext in self.extensions:
+            ext.sources[0] = sources[ext.name]
+            if openmp is not None and ext.name.endswith(".threads"):
+                ext.extra_compile_args = ext.extra_compile_args + openmp[0]
+                ext.extra_link_args = ext.extra_link_args + openmp[1]
+        compile_one = self.compiler.compile
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+            def compile_at_once(sources: list[str], **options) -> list[str]:
+                jobs = [pool.submit(compile_file, compile_one, path, options) for path in sources]
+                return list(chain.from_iterable(job.result() for job in jobs))
+
+            self.compiler.compile = compile_at_once
+            self.parallel = len(self.extensions)
+            super().build_extensions()
+
+    def prepare_compiler(self) -> None:
+        """clang-cl instead of MSVC; no flags that belong to this machine or interpreter alone."""
+        if self.compiler.compiler_type == "msvc":
+            if shutil.which("clang-cl") is None:
+                sys.exit("fastnn needs clang-cl to build (MSVC lacks its vector types), found none")
+            self.compiler.initialize()
+            self.compiler.cc = "clang-cl"
+            return
+        compiler = self.compiler.compiler[0]
+        if shutil.which(compiler) is None:
+            sys.exit(
+                f"fastnn needs GCC or Clang to build (a wheel needs none), found no {compiler}"
+            )
+        own_rpaths = re.findall(r"-Wl,-rpath\S*", sysconfig.get_config_var("LDSHARED") or "")
+        for command in ("compiler", "compiler_so", "linker_so"):
+            before = getattr(self.compiler, command)
+            after = [flag for flag in before if not FOREIGN.match(flag) and flag not in own_rpaths]
+            setattr(self.compiler, command, after)
+            dropped = sorted(set(before) - set(after) - set(own_rpaths))
+            if dropped and command == "compiler_so":
+                self.warn(f"left out {' '.join(dropped)}: see Build choices in CONTRIBUTING.md")
+
+    def openmp(self) -> tuple[list[str], list[str]] | None:
+        """The flags with which a small OpenMP program can be built; None for a serial build."""
+        wanted = os.environ.get("FASTNN_OPENMP", "")
+        choices = OPENMP_MSVC if self.compiler.compiler_type == "msvc" else OPENMP
+        for flags in [] if wanted == "0" else choices:
+            with tempfile.TemporaryDirectory() as folder:
+                source = os.path.join(folder, "openmp.c")
+                with open(source, "w") as file:
+                    file.write(OPENMP_PROGRAM)
+                try:
+                    objects = self.compiler.compile([source], "/", extra_postargs=flags[0])
+                    program = os.path.join(folder, "openmp")
+                    self.compiler.link_executable(objects, program, extra_postargs=flags[1])
+                    return flags
+                except (CompileError, LinkError):
+                    continue
+        if wanted not in ("", "0"):
+            sys.exit("fastnn: FASTNN_OPENMP asks for OpenMP, and this compiler has none")
+        self.warn("built without OpenMP: fastnn will run on one thread")
+        return None
+
+    def run(self) -> None:
+        super().run()
+        if not self.inplace:
+            self.copy_extensions_to_source()
+
+
+def compile_file(compile_one, path: str, options: dict) -> list[str]:
+    folder, name = os.path.split(os.path.splitext(path)[0])
+    level = KERNELS if folder == "csrc" else HOT if name in HOT_MODULES else COLD
+    flags = [*options["extra_postargs"], level]
+    if sys.platform == "win32":
+        flags = [f"/clang:{flag}" if flag.startswith("-") else flag for flag in flags]
+    return compile_one([path], **{**options, "extra_postargs": flags})
+
+
+def generated(extensions: list[Extension]) -> dict[str, str]:
+    """The C file of each extension, which changes only with its content.
+
+    pip builds with a Cython of its own each time, newer by its date than what was generated before,
+    and so generates all of it again; but what comes out the same need not be compiled again.
+    """
+    before = glob.glob(f"{BUILD}/cython/**/*.c", recursive=True)
+    written = cythonize(
+        extensions,
+        build_dir=f"{BUILD}/cython",
+        compiler_directives=DIRECTIVES,
+        force=any(os.path.getmtime(path) < os.path.getmtime(__file__) for path in before),
+    )
+    os.makedirs(f"{BUILD}/c", exist_ok=True)
+    files = {}
+    for ext in written:
+        kept = os.path.join(BUILD, "c", os.path.basename(ext.sources[0]))
+        if not os.path.exists(kept) or not filecmp.cmp(ext.sources[0], kept, shallow=False):
+            shutil.copyfile(ext.sources[0], kept)
+        files[ext.name] = kept
+    return files
+
+
+class BuildWheel(bdist_wheel):
+    """Adds a bill of materials (PEP 770): what is in the wheel that was not written for fastnn."""
+
+    def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        folder = os.path.join(wheelfile_base, "sboms")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "fastnn-cpu.cdx.json"), "w", encoding="utf-8") as file:
+            json.dump(bill_of_materials(self.distribution.get_version()), file, indent=1)
+
+
+def bill_of_materials(version: str) -> dict:
+    """In CycloneDX 1.6. The tool that repairs a wheel writes another for the libraries it adds."""
+    parts = [
+        {
+            "type": "library",
+            "bom-ref": "cython",
+            "name": "Cython",
+            "version": Cython.__version__,
+            "purl": f"pkg:pypi/cython@{Cython.__version__}",
+            "description": "The run-time support code that Cython writes into each compiled module",
+            "licenses": [{"license": {"id": "Apache-2.0"}}],
+        },
+        {
+            "type": "data",
+            "bom-ref": "digits",
+            "name": "Optical Recognition of Handwritten Digits",
+            "authors": [{"name": "E. Alpaydin"}, {"name": "C. Kaynak"}],
+            "description": "fastnn/_data/digits.npz",
+            "externalReferences": [
+                {"type": "website", "url": "https://doi.org/10.24432/C50P49"},
+            ],
+            "licenses": [{"license": {"id": "CC-BY-4.0"}}],
+        },
+    ]
+    whole = {
+        "type": "library",
+        "bom-ref": "fastnn",
+        "name": "fastnn-cpu",
+        "version": version,
+        "purl": f"pkg:pypi/fastnn-cpu@{version}",
+        "licenses": [{"license": {"id": "MIT"}}],
+    }
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": whole},
+        "components": parts,
+        "dependencies": [{"ref": "fastnn", "dependsOn": [part["bom-ref"] for part in parts]}],
+    }
+
+
+def main() -> None:
+    setup(
+        cmdclass={"build_ext": BuildExtensions, "bdist_wheel": BuildWheel},
+        options={"build": {"build_base": BUILD}},
+        ext_modules=[extension(path) for path in sorted(glob.glob("fastnn/_core/*.pyx"))],
+    )

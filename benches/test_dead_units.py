@@ -6,6 +6,7 @@ one with half of its units dead, where every row of every batch has to be looked
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -55,7 +56,7 @@ def make(widths, batch, batches, half_dead):  # type: ignore[no-untyped-def]
     X = rng.standard_normal((batch * batches, widths[0])).astype(np.float32)
     y = rng.integers(0, widths[-1], len(X))
     layers = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         layers += [fastnn.Linear(n_in, n_out), fastnn.ReLU()]
     model = fastnn.Sequential(*layers[:-1], rng=0)
     if half_dead:
@@ -63,13 +64,9 @@ def make(widths, batch, batches, half_dead):  # type: ignore[no-untyped-def]
             model[i].bias[::2] = -1000
     update = fastnn.Adam(1e-6).bind(model)
     update.lr = 1e-6
-    trainers = {
-        watching: Trainer(
-            model._plan, X, y, None, ("cross_entropy",), update, batch, 0,
-            watched(model.layers).values() if watching else (),
-        )  # fmt: skip
-        for watching in (False, True)
-    }
+    fixed = model._plan, X, y, None, ("cross_entropy",), update, batch, 0
+    operations = tuple(watched(model.layers).values())
+    trainers = {False: Trainer(*fixed), True: Trainer(*fixed, operations)}
 
     def epoch(watching: bool) -> float:
         trainer, began = trainers[watching], time.perf_counter()

@@ -95,7 +95,7 @@ def in_numpy(model, names, X, y, loss):
 def test_figures_are_those_of_numpy(names, loss, dtype, data, isa):
     X, y = data
     y = y if loss == "cross_entropy" else np.random.default_rng(0).standard_normal((len(X), 4))
-    model = build(names, (N_IN, 17, 30, 12)[: len(names) + 1] + (4,), dtype)
+    model = build(names, (*(N_IN, 17, 30, 12)[: len(names) + 1], 4), dtype)
     report = model.report(X, y, loss)
     value, found, zs = in_numpy(model, names, X, y, as_loss(loss))
     eps = float(np.finfo(dtype).eps)

@@ -1,4 +1,4 @@
-"""The moments that theory predicts, against quadrature in other variables, closed forms and draws."""
+"""The moments that theory predicts, against another quadrature, closed forms and random draws."""
 
 from __future__ import annotations
 

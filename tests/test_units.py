@@ -201,13 +201,10 @@ def test_monitor_units_tells_the_worst_layer(data):
 def test_monitor_units_warns_when_units_die_in_training(data):
     """A learning rate that throws the biases far below 0."""
     X, y = np.abs(data[0]), data[1]
+    model = fastnn.Sequential(fastnn.Linear(N_IN, 16), fastnn.ReLU(), fastnn.Linear(16, 4), rng=0)
+    large = fastnn.SGD(3.0, momentum=0.9)
     with pytest.warns(UserWarning, match="units of layer 0 are dead: positive on no row of epoch"):
-        model = fastnn.Sequential(
-            fastnn.Linear(N_IN, 16), fastnn.ReLU(), fastnn.Linear(16, 4), rng=0
-        )
-        history = fit(
-            model, X, y, optimizer=fastnn.SGD(3.0, momentum=0.9), epochs=10, monitor_units=True
-        )
+        history = fit(model, X, y, optimizer=large, epochs=10, monitor_units=True)
     assert history.dead_units[0][0] < 0.5 < history.dead_units[0][-1]
 
 

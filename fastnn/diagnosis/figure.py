@@ -24,7 +24,7 @@ _THEORY = {
 
 
 def draw(report: Report, path: str | os.PathLike[str]) -> None:
-    """Signal, gradients and units by layer. Lines differ by dash and marker, for black and white."""
+    """Signal, gradients and units by layer, told apart by dash, marker and hatch too."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -102,7 +102,7 @@ def _units(axes: Any, report: Report) -> None:
     """Shares of units that do not work, as bars side by side."""
     axes.set_title("Units", fontsize=10)
     axes.set_ylabel("share (%)")
-    kinds = [
+    kinds: list[tuple[str, list[float | None], str, str]] = [
         ("copies", [100 * (1 - one.distinct / one.n_out) for one in report.layers], "white", "///"),
         ("dead", [_percent(one.dead, one.n_out) for one in report.layers], "black", ""),
         (

@@ -108,7 +108,8 @@ class Watch:
 
     def see_gradient(self, grad: Array, grad_weight: Array, grad_bias: Array) -> None:
         """The gradients of a chunk, by z, weight and bias."""
-        assert self.grad_weight is not None and self.grad_bias is not None
+        assert self.grad_weight is not None
+        assert self.grad_bias is not None
         with np.errstate(all="ignore"):
             self.grad_squares += float(np.square(grad, dtype=np.float64).sum())
             self.grad_weight += grad_weight

@@ -1,4 +1,4 @@
-"""`Sequential.report` and `predict_signal`: why a network learns or does not, before it is trained."""
+"""`Sequential.report` and `predict_signal`: the tables, the verdict and the figure of a model."""
 
 from __future__ import annotations
 

@@ -147,9 +147,7 @@ def as_html(
         parts += [_row("td", row, sides) for row in rows]
         parts.append("</tbody></table>")
     parts.append(f"<p><b>{html.escape(verdict)}</b></p><ul>")
-    parts += [
-        f"<li><b>{one.level}</b>: {html.escape(str(one))}</li>" for one in findings
-    ]
+    parts += [f"<li><b>{one.level}</b>: {html.escape(str(one))}</li>" for one in findings]
     parts.append("</ul></div>")
     return "\n".join(parts)
 

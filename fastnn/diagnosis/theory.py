@@ -51,7 +51,8 @@ class Moments(NamedTuple):
 
     @property
     def std(self) -> float:
-        return math.sqrt(max(0.0, self.square - self.mean * self.mean))
+        variance = self.square - self.mean * self.mean
+        return 0.0 if variance <= 0 else math.sqrt(variance)  # NaN stays
 
 
 def after_linear(x: Moments, weight: Moments, bias: Moments, fan_in: int) -> Moments:
@@ -66,7 +67,7 @@ def transformed(name: str, slope: float, z: Moments) -> Moments:
     if name == "identity":
         return z
     if name in ("relu", "leaky_relu"):
-        share, mean, square = _positive_part(z)
+        _, mean, square = _positive_part(z)
         a = slope if name == "leaky_relu" else 0.0
         return Moments(mean + a * (z.mean - mean), square + a * a * (z.square - square))
     mean = expected(lambda t: act(name, t, slope), z)

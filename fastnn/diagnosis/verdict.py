@@ -2,8 +2,9 @@
 its mend.
 
 The limits were set by training: networks of 1 to 30 layers, 64 wide, on the digits, by SGD with
-momentum and by Adam, from the right weights and from wrong ones. A *problem* is what kept SGD from
-the accuracy of the right weights; a *note* is what it lived with, or what the rows cannot tell.
+momentum and by Adam, from the right weights and from wrong ones; benches/test_verdict.py does it
+again. A *problem* is what kept SGD from the accuracy of the right weights, and Adam too where the
+weights were right; a *note* is what training lived with, or what the rows cannot tell.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 from .figures import Figures
 from .measure import Batch
-from .ways import growing, shrinking
+from .ways import growing, overflowing, shrinking
 from .words import Finding, as_drawn, cause, excess, layers, use, wrong_kind
 
 __all__ = ["Finding", "judge"]
@@ -38,14 +39,15 @@ def judge(found: Sequence[Figures], batch: Batch, twice: str = "") -> tuple[Find
     findings += _inputs(batch)
     if batch.rows:
         findings += _cannot_tell(found, batch)
-    alike = _alike(found)
-    findings += alike
-    if not any(one.level == "problem" for one in alike):
-        # Where units are alike every other figure is sick too: that comes first, and alone.
-        sick = _dead(found, batch)
-        if not any(one.dead == one.n_out for one in found):
-            sick += shrinking(found, batch)
-        sick += growing(found, batch) + _saturated(found, batch)
+    first = _alike(found) + overflowing(found)
+    findings += first
+    if not any(one.level == "problem" for one in first):
+        # Where units are alike, or numbers infinite, every other figure is sick in consequence;
+        # and the signal ends, or gradients do, where all units are dead or many saturated.
+        sick = _saturated(found, batch)
+        if not sick and not any(one.dead == one.n_out for one in found):
+            sick = shrinking(found, batch) + growing(found, batch)
+        sick += _dead(found, batch)
         findings += sick + _variance(found, {index for one in sick for index in one.layers})
     return tuple(sorted(findings, key=lambda one: one.level != "problem"))
 
@@ -97,12 +99,14 @@ def _alike(found: Sequence[Figures]) -> list[Finding]:
             continue
         what = "zero weights" if zero else "constant weights" if one.weight_std == 0 else "copies"
         if one.distinct == one.n_out:
-            reason = "the unit of {} has zero weights, and passes nothing on"
+            reason = "the unit of {} has zero weights"
         elif one.distinct == 1:
             reason = f"all {one.n_out} units of {{}} are identical: {what}"
         else:
             reason = f"of the {one.n_out} units of {{}} only {one.distinct} are different"
-        if one.distinct < one.n_out:
+        if zero:
+            reason += ", which let nothing of X through"
+        else:
             reason += ", at first" if one.apart else "; they get equal gradients, and stay so"
         level = "problem" if zero or 2 * one.distinct <= one.n_out else "note"
         groups.setdefault((level, reason, use(one)), []).append(one.index)
@@ -147,7 +151,7 @@ def _saturated(found: Sequence[Figures], batch: Batch) -> list[Finding]:
             Finding("saturated", "problem", tuple(numbers), f"{reason}: {cause(worst)}", use(worst))
         ]
     if (worst.bias_share or 0.0) > 0.5:
-        mend = "use smaller biases, as bias_init=\"zeros\" gives"
+        mend = 'use smaller biases, as bias_init="zeros" gives'
     elif worst is found[0] and batch.x_rms > 2:
         mend = f"scale X, whose root mean square is {batch.x_rms:.3g}"
     else:
@@ -184,21 +188,24 @@ def _dead(found: Sequence[Figures], batch: Batch) -> list[Finding]:
             reason += ": nothing passes, and the output is the same for every row"
         level = "note" if one.function == "leaky_relu" and one.slope else "problem"
         findings.append(Finding("dead", level, (one.index,), reason, mend))
+        if one.dead == one.n_out and level == "problem":
+            break  # what comes after is dead in consequence
     return findings
 
 
 def _variance(found: Sequence[Figures], told: set[int]) -> list[Finding]:
-    """Weights as they were drawn, of another size than asked for, without much harm so far."""
+    """Weights as they were drawn, of another size than asked for, with no worse found."""
     groups: dict[str, list[Figures]] = {}
     for one in found[:-1]:
         far = not 0.5 < excess(one) < 2
         wrong = wrong_kind(one) if not 0.85 < excess(one) < 1.2 else ""
         if one.index not in told and as_drawn(one) and (far or wrong):
-            groups.setdefault(wrong or str(one.index), []).append(one)
+            groups.setdefault(wrong, []).append(one)
     findings = []
-    for group in groups.values():
+    for wrong, group in groups.items():
         numbers = tuple(one.index for one in group)
-        where = f"{layers(numbers)}: " if wrong_kind(group[0]) else ""
-        reason = f"{where}{cause(max(group, key=excess))}, which does little harm in this network"
-        findings.append(Finding("variance", "note", numbers, reason, use(group[0])))
+        most = max(group, key=lambda one: abs(math.log(max(excess(one), 1e-300))))
+        where = f"{layers(numbers)}: " if wrong or len(group) > 1 else ""
+        reason = f"{where}{cause(most)}, which signal and gradients bear here"
+        findings.append(Finding("variance", "note", numbers, reason, use(most)))
     return findings

@@ -10,7 +10,7 @@ from .figures import Figures
 from .measure import Batch
 from .words import Finding, cause, excess, layers, use
 
-__all__ = ["growing", "shrinking"]
+__all__ = ["growing", "overflowing", "shrinking"]
 
 _LEAST = 1e-300  # stands for 0, whose logarithm is none
 
@@ -53,24 +53,26 @@ def shrinking(found: Sequence[Figures], batch: Batch) -> list[Finding]:
         small = way.excess < 0.1
         if way.product < (1e-2 if small else 1e-3 if sigmoid else 1e-8):
             worst.append(("problem", way))
-        elif way.product < (0.1 if way.excess < 0.3 else 1e-2 if sigmoid else 1e-3):
+        elif way.product < (0.1 if way.excess < 0.3 else 1e-2):
             worst.append(("note", way))
     return _told("vanishing", worst, found)
 
 
+def overflowing(found: Sequence[Figures]) -> list[Finding]:
+    """A signal that has exceeded what the dtype can hold."""
+    beyond = [one.index for one in found if not math.isfinite(one.z_std or 0.0)]
+    if not beyond:
+        return []
+    reason = f"the signal exceeds what the dtype can hold from layer {beyond[0]} on"
+    mend = "make the model anew, or scale X"
+    most = max(found, key=excess)
+    if excess(most) > 2:
+        reason, mend = f"{reason}; {cause(most)}", use(most)
+    return [Finding("exploding", "problem", tuple(beyond), reason, mend)]
+
+
 def growing(found: Sequence[Figures], batch: Batch) -> list[Finding]:
-    """Signals or gradients that explode, or have exceeded what the dtype can hold."""
-    if batch.rows:
-        beyond = [one for one in found if not math.isfinite(one.z_std or 0.0)]
-        if beyond:
-            first = beyond[0]
-            reason = f"the signal exceeds what the dtype can hold from layer {first.index} on"
-            most = max(found, key=excess)
-            if excess(most) > 2:
-                reason, mend = f"{reason}: {cause(most)}", use(most)
-            else:
-                mend = "make the model anew, or scale X"
-            return [Finding("exploding", "problem", (first.index,), reason, mend)]
+    """Signals or gradients that explode."""
     worst: list[tuple[str, Way]] = []
     for way in _ways(found, batch, +1):
         large = way.excess > 5
@@ -83,7 +85,11 @@ def growing(found: Sequence[Figures], batch: Batch) -> list[Finding]:
 
 def _ways(found: Sequence[Figures], batch: Batch, sign: int) -> Iterator[Way]:
     """Forwards and back: where most is lost (sign -1) or won (+1), if anything is."""
+    if len(found) == 1:
+        return  # an output layer alone has neither way
     measured = batch.rows > 0
+    silent = found[-1].distinct == 1 < found[-1].n_out  # outputs that start alike are no harm
+    found = found[:-1] if silent else found
     values = [one.z_std if measured else one.predicted.z_std for one in found]
     stretch = _steepest([batch.x_rms, *values], sign)
     if stretch:
@@ -94,7 +100,7 @@ def _ways(found: Sequence[Figures], batch: Batch, sign: int) -> Iterator[Way]:
     measured = found[-1].grad_std is not None
     back = found[::-1]
     values = [one.grad_std if measured else one.predicted.grad_std for one in back]
-    stretch = _steepest(values, sign)
+    stretch = None if silent else _steepest(values, sign)
     if stretch:
         begin, end, product = stretch
         # The step from one gradient to the next goes through the weights of the layer it leaves.
@@ -142,11 +148,11 @@ def _told(kind: str, worst: list[tuple[str, Way]], found: Sequence[Figures]) -> 
     indices = sorted({one.index for way in ways for one in way.over})
     reason = "; ".join(map(str, ways))
     small = kind == "vanishing"
-    off = [one for way in ways for one in way.over]
-    extreme = (min if small else max)(off, key=excess)
+    passed = sorted((one for way in ways for one in way.over), key=excess)
+    typical = passed[len(passed) // 2]
     wrong = min(way.excess for way in ways) < 0.3 if small else max(w.excess for w in ways) > 3
     if wrong:
-        reason, mend = f"{reason}; {cause(extreme)}", use(extreme)
+        reason, mend = f"{reason}; {cause(typical)}", use(typical)
     elif small:
         why, mend = _by_activation({one.function for one in found[:-1]})
         reason += why
@@ -165,6 +171,6 @@ def _by_activation(functions: set[str]) -> tuple[str, str]:
     if functions & {"gelu", "silu"}:
         return (
             "; GELU and SiLU have slope 1/2 at 0, and small signals lose half their variance",
-            "train with Adam, whose steps do not follow the size of a gradient, or use fewer layers",
+            "train with Adam, whose steps do not follow a gradient's size, or use fewer layers",
         )
     return "", "use wider layers, or fewer"

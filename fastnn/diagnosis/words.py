@@ -69,7 +69,7 @@ def _aim(one: Figures) -> float | None:
 
 
 def wrong_kind(one: Figures) -> str:
-    """"Xavier" before what asks for He's variance, "He" before what asks for Xavier's, or ""."""
+    """Xavier before what asks for He's variance, He before what asks for Xavier's, or ""."""
     name = one.initialization.partition("_")[0]
     if not as_drawn(one):
         return ""
@@ -88,8 +88,8 @@ def cause(one: Figures) -> str:
     if wrong == "He":
         return f"He before {one.activation} has up to {share:.2g} times the variance of Xavier"
     return (
-        f"the weights of layer {one.index} have std {one.weight_std:.2g} where {asks} asks for "
-        f"{one.asked_std:.2g}"
+        f"the weights of layer {one.index} have std {one.weight_std:.3g} where {asks} asks for "
+        f"{one.asked_std:.3g}"
     )
 
 

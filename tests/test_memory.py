@@ -1,5 +1,6 @@
 """How much memory a training run takes beyond its data."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -16,14 +17,14 @@ def test_training_takes_four_times_the_parameters_and_twice_the_activations(
     set_threads(n_threads)
     X = rng.random((4 * batch, widths[0]), dtype=np.float32)
     y = rng.integers(0, widths[-1], len(X))
-    parameters = 4 * sum((n_in + 1) * n_out for n_in, n_out in zip(widths, widths[1:], strict=False))
+    parameters = 4 * sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths))
     activations = 4 * batch * sum(widths)
     tracemalloc.start()
     try:
         model = fastnn.Sequential(
             *(
                 layer
-                for n_in, n_out in zip(widths, widths[1:], strict=False)
+                for n_in, n_out in itertools.pairwise(widths)
                 for layer in (fastnn.Linear(n_in, n_out), fastnn.LeakyReLU(0.01))
             ),
             rng=0,

@@ -50,21 +50,22 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
  * after another. */
 static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, ptrdiff_t b_cs,
                        REAL *dst) {
-    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 4 };
+    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 8 };
     if (b_cs != 1) {
         for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
             FN(transpose)(n - j < WIDTH ? n - j : WIDTH, k, b + j * b_cs, b_cs, dst, WIDTH);
         return;
     }
-    for (ptrdiff_t p = 0; p < k; p++, b += b_rs) {
-        REAL *d = dst + p * WIDTH;
-        ptrdiff_t j = 0;
-        for (; j + WIDTH <= n; j += WIDTH, d += k * WIDTH) {
+    ptrdiff_t j = 0;
+    for (; j + WIDTH <= n; j += WIDTH, dst += k * WIDTH) {
+        const REAL *from = b + j;
+        REAL *d = dst;
+        for (ptrdiff_t p = 0; p < k; p++, from += b_rs, d += WIDTH)
             UNROLL for (int q = 0; q < GEMM_NV; q++) {
-                __builtin_prefetch(b + AHEAD * b_rs + j + q * VL);
-                vstore(d + q * VL, vload(b + j + q * VL));
+                __builtin_prefetch(from + AHEAD * b_rs + q * VL);
+                vstore(d + q * VL, vload(from + q * VL));
             }
-        }
-        for (; j < n; j++, d++) *d = b[j];
     }
+    for (ptrdiff_t p = 0; p < k && j < n; p++, b += b_rs)
+        memcpy(dst + p * WIDTH, b + j, (size_t)(n - j) * sizeof(REAL));
 }

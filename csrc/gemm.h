@@ -20,7 +20,7 @@
 #include "gemm_few.h"
 
 /* Bytes of B above which it comes in blocks; above which 48 rows pay for copying it, elsewhere 192. */
-#define GEMM_LARGE (1 << 20)
+#define GEMM_LARGE (GEMM_MR > 8 ? 1 << 20 : 640 << 10)
 #define GEMM_HUGE (3 << 20)
 /* Bytes of W from which few rows stream through it. */
 #define GEMM_STREAM (2 << 20)
@@ -141,8 +141,9 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
         s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
     }
-    s.copies_a = s.packs_b || (s.nc >= 8 * NR && g->m >= 48 &&
-                 (g->a_cs != 1 || g->a_rs * size % 4096 == 0));
+    /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
+    const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
+    s.copies_a = (GEMM_COPIES && s.packs_b) || (scattered && s.nc >= 8 * NR && g->m >= 48);
     return s;
 }
 
@@ -205,7 +206,7 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->k = FN(least)(s->kc, g->k - b->p);
     b->n = FN(least)(s->nc, g->n - b->j);
     b->b = base + b->p * g->b_rs + b->j * g->b_cs;
-    if (s->packs_b && g->b_cs != 1) {
+    if (s->packs_b && (g->b_cs != 1 || (!GEMM_COPIES && s->copies_a))) {
         FN(pack_b)(b->k, b->n, b->b, g->b_rs, g->b_cs, g->work);
         b->b = g->work;
         b->ldb = NR;

@@ -167,7 +167,9 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE, 0);                                         \
     }
 #define TILE_PACKS(mr)                                                                         \
-    static void FN(packs_##mr)(const FN(tile) *t) { FN(tile_body)(t, mr, GEMM_NV, 0, 0, 1); }
+    static void FN(packs_##mr)(const FN(tile) *t) {                                            \
+        FN(tile_body)(t, mr, GEMM_NV, !GEMM_COPIES, 0, 1);                                     \
+    }
 GEMM_SHAPES(TILE_ROWS)
 GEMM_NARROW(TILE_COLS)
 GEMM_TALL(TILE_PACKS)

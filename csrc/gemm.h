@@ -237,7 +237,7 @@ static void FN(by_blocks)(const fnn_gemm *g) {
 }
 
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
-#define T_ROWS FN(round_up)(8 * (VL / 2 + 1), VL)
+#define T_ROWS 96
 #define T_COLUMNS ((ptrdiff_t)GEMM_MR * 8)
 
 static void FN(transposed)(const fnn_gemm *g) {
@@ -247,8 +247,10 @@ static void FN(transposed)(const fnn_gemm *g) {
     FN(transpose)(m, g->k, g->a, g->a_rs, a, ld);
     for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
         const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), strips = FN(ceil_div)(n, GEMM_MR);
-        if (g->bias)
-            for (ptrdiff_t q = 0; q < n * ld; q++) c[q] = ((const REAL *)g->bias)[j + q / ld];
+        for (ptrdiff_t q = 0; g->bias && q < n; q++) {
+            const vec b = vset1(((const REAL *)g->bias)[j + q]);
+            for (ptrdiff_t i = 0; i < ld; i += VL) vstore(c + q * ld + i, b);
+        }
         for (ptrdiff_t r = 0; r < strips; r++) {
             const ptrdiff_t begin = FN(part)(n, strips, r);
             FN(tile) t = {.k = g->k, .a_rs = g->b_cs, .a_cs = 1, .b = a, .ldb = ld, .ldc = ld,
@@ -265,10 +267,12 @@ static void FN(transposed)(const fnn_gemm *g) {
     }
 }
 
-/* The packed way costs as much as VL / 2 + 1 more rows, for W's transposition; the transposed one
- * an eighth more, and what its last vector of rows leaves empty. */
+/* Turning W costs as much as a few more rows, a vector that the last rows do not fill as many as are
+ * missing. What is turned here must stay in L2. */
 INLINE int FN(better_transposed)(const fnn_gemm *g) {
-    return g->b_cs != 1 && g->a_cs == 1 && 9 * FN(round_up)(g->m, VL) <= 8 * (g->m + VL / 2 + 1);
+    const ptrdiff_t rows = FN(round_up)(g->m, VL);
+    return g->b_cs != 1 && g->a_cs == 1 && rows <= g->m + 3 && rows <= T_ROWS &&
+           rows * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE / 2;
 }
 
 /* Never less for a larger m, n or k, so one answer serves all batches up to the largest: a shorter k

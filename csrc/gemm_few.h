@@ -6,6 +6,7 @@
  *
  * Both sum each element of C in the order of k. */
 #define STREAM 8      /* rows of B that a row of C takes at a time */
+#define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 would not hold a page of each */
 #define STREAM_ROWS 4 /* more rows of C are better served by tiles */
 
 /* m sums that wait in y for the next `count` terms of each:
@@ -88,25 +89,18 @@ static void FN(streamed)(const fnn_gemm *g) {
     if (FN(act_after)(g)) FN(finish)(g, 0, 0, m, g->n);
 }
 
-/* VL terms of VL columns of C: the square of B^T at b is turned in registers. Fewer where `terms` or
- * `columns` is less. */
+/* VL terms of the sums of VL columns of C, or fewer: the square of B^T at b is turned in registers. */
 INLINE void FN(turn_square)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x,
                             ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
     vec r[LANES];
-    if (columns >= VL && terms >= VL) {
-        UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(b + q * ldb);
-        FN(transpose_square)(r);
+    if (columns >= LANES && terms >= LANES) {
+        FN(transpose_square)(b, ldb, r);
         UNROLL for (int q = 0; q < LANES; q++)
             UNROLL for (int i = 0; i < m; i++)
                 sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
     } else {
-        const vtail across = vtail_make(FN(least)(terms, VL));
-        UNROLL for (int q = 0; q < LANES; q++) {
-            r[q] = vset1(0);
-            if (q < columns) r[q] = vload_t(b + q * ldb, across);
-        }
-        FN(transpose_square)(r);
+        FN(transpose_part)(columns, terms, b, ldb, r);
         UNROLL for (int q = 0; q < LANES; q++)
             if (q < terms) UNROLL for (int i = 0; i < m; i++)
                 sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
@@ -128,6 +122,8 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
                     sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail[h]);
             }
         for (ptrdiff_t p = 0; p < g->k; p += VL, x += VL * g->a_cs, b += VL) {
+            for (ptrdiff_t q = 0; q < 2 * VL && q < n; q++)
+                __builtin_prefetch(b + q * ldb + TURN_AHEAD, 0, 2);
             FN(turn_square)(m, n, g->k - p, x, g->a_rs, g->a_cs, b, ldb, sums[0]);
             if (n > VL)
                 FN(turn_square)(m, n - VL, g->k - p, x, g->a_rs, g->a_cs, b + VL * ldb, ldb, sums[1]);

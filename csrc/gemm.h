@@ -29,6 +29,9 @@
 /* Bytes of a block of B: it stays in L2 while the rows of A and C pass. */
 #define GEMM_BLOCK (384 << 10)
 
+/* Bytes of C up to which it may wait in the outer caches. */
+#define GEMM_C (8 << 20)
+
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(1536 / sizeof(REAL))) /* deepest block: a strip of A stays in L1 */
 
@@ -63,8 +66,10 @@ static void FN(copy_strip)(const FN(source) *s, ptrdiff_t begin, ptrdiff_t k) {
 typedef struct {
     FN(source) next;       /* the strip that comes next, where it is copied; else its copy is NULL */
     ptrdiff_t copied;      /* rows of it */
-    const REAL *ahead;     /* in the block of B that comes next: a line of each row to fetch; or NULL */
-    ptrdiff_t ahead_step;
+    const REAL *ahead;     /* what is fetched: from the next block of B a line of each row, a tile, or
+                            * from the next strip of A, where it is not copied, some elements a step */
+    ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
+    int fetch_c;
 } FN(errands);
 
 INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) {
@@ -80,10 +85,10 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
         t->fetch = 2 * e->next.a_rs;
         e->copied += 2;
     }
-    if (able && e->ahead) {
+    if (e->ahead) {
         t->ahead = e->ahead;
         t->ahead_step = e->ahead_step;
-        e->ahead += 64 / sizeof(REAL);
+        e->ahead += e->ahead_turn;
     }
 }
 
@@ -92,7 +97,8 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
 static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
                       FN(errands) *errands) {
     const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest), full = n / NR;
-    const ptrdiff_t parts = FN(ceil_div)(vectors, rows ? GEMM_WIDEST_ROWS(mr) : GEMM_WIDEST_COLS);
+    const int by_panels = !rows || first->b_copy || panel > NR;
+    const ptrdiff_t parts = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
     const int advance = first->start != FN(zeros);
     REAL sink[2];
     FN(tile) t = *first;
@@ -103,7 +109,7 @@ static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows
         const ptrdiff_t nv = FN(part)(vectors, parts, i + 1) - FN(part)(vectors, parts, i);
         if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
         FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
-        if (panel) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
+        if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {
             FN(packs_tiles)[mr - 1](&t);
             t.b_copy += t.k * NR;
@@ -150,6 +156,7 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
 /* One block: C(i, j) += A(i, p) B(p, j) for k rows of B from b on and n columns. */
 typedef struct {
     ptrdiff_t p, j, k, n;
+    int across;       /* the next block is beside this one, else below it */
     const REAL *b;    /* where it lies: rows of ldb, a panel of NR columns `panel` after the one before */
     ptrdiff_t ldb, panel;
     const REAL *next; /* the block after this one, if it lies as this one does; else NULL */
@@ -171,7 +178,8 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
-    FN(errands) errands = {.ahead_step = b.ldb};
+    FN(errands) errands = {.ahead_step = b.ldb, .ahead_turn = 64 / sizeof(REAL)};
+    errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
         FN(tile) t = {.k = b.k, .a = source.a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b.b, .ldb = b.ldb,
@@ -188,6 +196,11 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         errands.copied = 0;
         /* Late, so that it is still there: a strip fetches a line of each panel. */
         if (r == (strips > lines ? strips - lines : 1)) errands.ahead = b.next;
+        if (!b.a_copy && g->a_cs == 1 && g->a_rs == b.k) { /* the strips lie one after another */
+            errands.ahead = errands.next.a;
+            errands.ahead_step = FN(ceil_div)(source.mr * NR, b.n);
+            errands.ahead_turn = errands.ahead_step * b.k;
+        }
         FN(strip)(&t, source.mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
         if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, source.mr, b.n);
         if (!r && b.b_copy) {
@@ -217,22 +230,25 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
     if (!s->packs_b) return;
     b->b_copy = g->work;
-    b->next = b->p + b->k < g->k ? b->b + b->k * g->b_rs
-              : b->j + s->nc < g->n ? base + b->j + s->nc : NULL;
+    const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
+    const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);
+    const REAL *const beside = base + b->j + b->n + (b->across ? b->p * g->b_rs : 0);
+    b->next = b->across ? (right ? beside : down ? below : NULL) : down ? below : right ? beside : NULL;
 }
 
-/* All of k for some columns of C before the next ones: they stay in the cache while they wait. */
+/* Where C fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
+ * pages, and each page is looked up once. Else all of k for some columns, while those of C stay. */
 static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
-    FN(block) b = {.p = 0};
+    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s.kc) : 1; /* once also where k is 0 */
+    const ptrdiff_t widths = FN(ceil_div)(g->n, s.nc);
+    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C};
     if (s.copies_a) b.a_copy = (REAL *)g->work + (s.packs_b ? s.kc * s.nc : 0);
-    for (b.j = 0; b.j < g->n; b.j += s.nc) {
-        b.p = 0;
-        do { /* once also where k is 0 */
-            FN(find_block)(g, &s, &b);
-            FN(run_block)(g, &b);
-            b.p += b.k;
-        } while (b.p < g->k);
+    for (ptrdiff_t i = 0; i < depths * widths; i++) {
+        b.p = (b.across ? i / widths : i % depths) * s.kc;
+        b.j = (b.across ? i % widths : i / depths) * s.nc;
+        FN(find_block)(g, &s, &b);
+        FN(run_block)(g, &b);
     }
 }
 

@@ -7,12 +7,15 @@
  * Both sum each element of C in the order of k. */
 #define STREAM 8      /* rows of B that a row of C takes at a time */
 #define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 would not hold a page of each */
+#define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 #define STREAM_ROWS 4 /* more rows of C are better served by tiles */
 
 /* m sums that wait in y for the next `count` terms of each:
- * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. */
+ * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. `far`: B lies in memory; the
+ * rows that come next are fetched. From L3 the hardware is quicker without. */
 INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_rs,
-                            ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, REAL *y, ptrdiff_t ldy) {
+                            ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, int far, REAL *y,
+                            ptrdiff_t ldy) {
     vec w[STREAM_ROWS][STREAM], sums[STREAM_ROWS];
     UNROLL for (int i = 0; i < m; i++)
         UNROLL for (int q = 0; q < count; q++) w[i][q] = vset1(x[i * x_rs + q * x_cs]);
@@ -26,7 +29,10 @@ INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REA
         UNROLL for (int i = 0; i < m; i++) vstore(y + i * ldy + j, sums[i]);                       \
     } while (0)
     ptrdiff_t j = 0;
-    for (; j + VL <= n; j += VL) STREAM_STEP(vload(b + q * ldb + j));
+    for (; j + VL <= n; j += VL) {
+        if (far) UNROLL for (int q = 0; q < count; q++) __builtin_prefetch(b + (count + q) * ldb + j, 0, 2);
+        STREAM_STEP(vload(b + q * ldb + j));
+    }
     if (j < n) {
         const vtail tail = vtail_make(n - j);
         STREAM_STEP(vload_t(b + q * ldb + j, tail));
@@ -40,14 +46,15 @@ INLINE void FN(stream_columns)(const fnn_gemm *g, const int m, const int count, 
                                ptrdiff_t head, const REAL *b, REAL *y, ptrdiff_t ldy) {
     const REAL *x = g->a;
     const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs;
+    const int far = g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
     ptrdiff_t p = 0;
     for (; p + count <= g->k; p += count, x += count * cs, b += count * ldb) {
-        if (head) FN(stream_rows)(m, count, head, x, rs, cs, b, ldb, y - VL, ldy);
-        FN(stream_rows)(m, count, n - head, x, rs, cs, b + head, ldb, y, ldy);
+        if (head) FN(stream_rows)(m, count, head, x, rs, cs, b, ldb, far, y - VL, ldy);
+        FN(stream_rows)(m, count, n - head, x, rs, cs, b + head, ldb, far, y, ldy);
     }
     for (; p < g->k; p++, x += cs, b += ldb) {
-        if (head) FN(stream_rows)(m, 1, head, x, rs, cs, b, ldb, y - VL, ldy);
-        FN(stream_rows)(m, 1, n - head, x, rs, cs, b + head, ldb, y, ldy);
+        if (head) FN(stream_rows)(m, 1, head, x, rs, cs, b, ldb, far, y - VL, ldy);
+        FN(stream_rows)(m, 1, n - head, x, rs, cs, b + head, ldb, far, y, ldy);
     }
 }
 
@@ -93,17 +100,18 @@ static void FN(streamed)(const fnn_gemm *g) {
 INLINE void FN(turn_square)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x,
                             ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
-    vec r[LANES];
     if (columns >= LANES && terms >= LANES) {
+        vec r[LANES];
         FN(transpose_square)(b, ldb, r);
         UNROLL for (int q = 0; q < LANES; q++)
             UNROLL for (int i = 0; i < m; i++)
                 sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
     } else {
-        FN(transpose_part)(columns, terms, b, ldb, r);
-        UNROLL for (int q = 0; q < LANES; q++)
-            if (q < terms) UNROLL for (int i = 0; i < m; i++)
-                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
+        REAL turned[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
+        FN(transpose_part)(columns, terms, b, ldb, turned);
+        for (ptrdiff_t q = 0; q < LANES && q < terms; q++)
+            UNROLL for (int i = 0; i < m; i++)
+                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), vload(turned + q * LANES), sums[i]);
     }
 }
 

@@ -26,24 +26,27 @@ INLINE void FN(transpose_square)(const REAL *p, ptrdiff_t ld, vec *r) {
     }
 }
 
-/* The same for a square of which only height x width elements exist: other elements are zero. */
-INLINE void FN(transpose_part)(ptrdiff_t height, ptrdiff_t width, const REAL *p, ptrdiff_t ld, vec *r) {
+/* The same for a square of which only height x width elements exist, to columns of VL elements. Other
+ * elements are zero. */
+static void FN(transpose_part)(ptrdiff_t height, ptrdiff_t width, const REAL *p, ptrdiff_t ld,
+                               REAL *columns) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
     REAL square[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
     const vtail across = vtail_make(width < LANES ? width : LANES);
+    vec r[LANES];
     for (ptrdiff_t q = 0; q < LANES; q++) {
         vec row = vset1(0);
         if (q < height) row = vload_t(p + q * ld, across);
         vstore(square + q * LANES, row);
     }
     FN(transpose_square)(square, LANES, r);
+    UNROLL for (int q = 0; q < LANES; q++) vstore(columns + q * LANES, r[q]);
 }
 
 /* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. */
 static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
                           ptrdiff_t ldd) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
-    vec r[LANES];
     for (ptrdiff_t i = 0; i < m; i += LANES) {
         const ptrdiff_t height = m - i < LANES ? m - i : LANES;
         const vtail down = vtail_make(height);
@@ -52,12 +55,14 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
             const REAL *const s = src + i * lds + j;
             REAL *const d = dst + j * ldd + i;
             if (width == LANES && height == LANES) {
+                vec r[LANES];
                 FN(transpose_square)(s, lds, r);
                 UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
             } else {
-                FN(transpose_part)(height, width, s, lds, r);
-                UNROLL for (int q = 0; q < LANES; q++)
-                    if (q < width) vstore_t(d + q * ldd, r[q], down);
+                REAL columns[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
+                FN(transpose_part)(height, width, s, lds, columns);
+                for (ptrdiff_t q = 0; q < width; q++)
+                    vstore_t(d + q * ldd, vload(columns + q * LANES), down);
             }
         }
     }

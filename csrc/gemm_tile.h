@@ -121,8 +121,11 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
-        if (rows && mr > 4) /* W's next columns: where rows are pages apart nothing else fetches them */
+        if (rows && mr > 4) { /* W's next columns: where rows are pages apart nothing else fetches them */
             UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
+            __builtin_prefetch(ahead);
+            ahead += t->ahead_step;
+        }
         if (copies) {
             memcpy(to, from, sizeof(REAL)); /* as integers: the vector units have no time for it */
             memcpy(to + 1, from_2, sizeof(REAL));
@@ -157,7 +160,6 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
 }
 
-#define GEMM_WIDEST_COLS 2
 #define TILE_ROWS(mr, nv)                                                                      \
     static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                      \
         FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE, 0);                                         \
@@ -181,7 +183,7 @@ typedef void (*FN(tile_function))(const FN(tile) *);
 #define TILE_ROWS(mr, nv) [mr - 1][nv - 1] = FN(rows_##mr##x##nv),
 #define TILE_COLS(mr, nv) [mr - 1][nv - 1] = FN(cols_##mr##x##nv),
 static const FN(tile_function) FN(rows_tiles)[GEMM_MR][GEMM_NV_MAX] = {GEMM_SHAPES(TILE_ROWS)};
-static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_WIDEST_COLS] = {GEMM_NARROW(TILE_COLS)};
+static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_NV] = {GEMM_NARROW(TILE_COLS)};
 #define TILE_PACKS(mr) [mr - 1] = FN(packs_##mr),
 static const FN(tile_function) FN(packs_tiles)[GEMM_MR] = {GEMM_TALL(TILE_PACKS)};
 #undef TILE_ROWS

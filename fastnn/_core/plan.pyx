@@ -193,8 +193,11 @@ cdef class Plan:
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
         if t.by_rows:
-            # Activations of a block of rows stay near the core; each block reads all the weights.
-            t.block = max(4, BLOCK // (row_bytes * mr)) * mr
+            # Activations of a block of rows stay near the core; each block reads all the weights. With
+            # one layer there is nothing to keep.
+            t.block = max(4, max(BLOCK, 2 * self.n_parameters * t.net.K.itemsize) // (row_bytes * mr)) * mr
+            if t.net.n_ops == 1:
+                t.block = m
             blocks = (m + t.block - 1) // t.block
             t.block = (m + blocks - 1) // blocks
         t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)

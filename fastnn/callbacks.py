@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import as_bool, as_float, as_int
+from ._checks import as_bool, as_choice, as_float, as_int
 from .units import DEAD
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ class EarlyStopping:
         as_int(self.patience, "patience", 1)
         as_float(self.min_delta, "min_delta", 0.0)
         as_bool(self.restore_best, "restore_best")
-        if self.monitor is not None and self.monitor not in MONITORS:
-            names = ", ".join(MONITORS)
-            raise ValueError(f"monitor: expected one of {names}, got {self.monitor!r}")
+        if self.monitor is not None:
+            as_choice(self.monitor, "monitor", MONITORS)
 
 
 class Stopper:

@@ -10,6 +10,7 @@ block, which the kernels read in whole vectors; the bias follows that block.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ from ._core.linear import linear, linear_backward
 from ._core.pointwise import act, act_grad, softmax, softmax_grad
 from ._core.random import dropout
 from ._initialization import Initialization, Recorded, auto, repeatable
-from ._rng import rewinding, stream_seed
+from ._rng import check_rng, rewinding, stream_seed
 
 if TYPE_CHECKING:
     from ._rng import RNG
@@ -120,7 +121,8 @@ class Linear(Layer):
     Raises
     ------
     ValueError, TypeError
-        If a size is below 1, an initializer is unknown or gives another shape, or dtype is another.
+        If a size is below 1, an initializer is unknown or gives another shape, dtype is another, or
+        rng is none of these.
 
     Notes
     -----
@@ -142,10 +144,16 @@ class Linear(Layer):
         dtype: DTypeLike = "float32",
         rng: RNG = None,
     ) -> None:
-        self.in_features = as_int(in_features, "in_features", 1)
-        self.out_features = as_int(out_features, "out_features", 1)
+        self.in_features = as_int(in_features, "in_features", 1, below=2**60)
+        self.out_features = as_int(out_features, "out_features", 1, below=2**60)
         self.has_bias = as_bool(bias, "bias")
+        if self.size > sys.maxsize // 8:
+            raise ValueError(
+                "in_features, out_features: expected a weight that fits into memory, got shape "
+                f"({self.out_features}, {self.in_features})"
+            )
         self.dtype = as_float_dtype(dtype)
+        check_rng(rng)
         self._rng = rng
         self._weight_init: Initialization | Recorded | None = None
         if not (isinstance(weight_init, str) and weight_init == "auto"):
@@ -423,13 +431,14 @@ class Dropout(Layer):
     Raises
     ------
     ValueError, TypeError
-        If rate is not such a number.
+        If rate is not such a number, or rng none of these.
 
     Source: Srivastava et al. 2014.
     """
 
     def __init__(self, rate: float = 0.5, *, rng: RNG = None) -> None:
         self.rate = as_float(rate, "rate", 0.0, below=1.0)
+        check_rng(rng)
         self._rng = rng
         self._seed: int | None = None
         self._step = 0  # calls of forward: each has a stream of its own

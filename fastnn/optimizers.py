@@ -123,12 +123,14 @@ class Optimizer:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping of names to arrays, got {state!r}")
-        names = {"t", *self.state_names()} if state.get("t") or len(state) > 1 else {"t"}
+        t = as_int(state.get("t", 0), "t", 0, below=2**63)
+        names = {"t", *self.state_names()} if t or len(state) > 1 else {"t"}
         if state.keys() != names:
-            raise ValueError(f"state: expected {sorted(names)}, got {sorted(state)}")
+            got = sorted(map(str, state))
+            raise ValueError(f"state: expected {sorted(names)}, got {got}")
         loaded = {name: state[name] for name in self.state_names() if name in state}
         loaded = {name: np.array(as_real(value, name)) for name, value in loaded.items()}
-        loaded["t"] = as_int(state["t"], "t", 0)
+        loaded["t"] = t
         if self._update is None:
             self._loaded = loaded
         else:

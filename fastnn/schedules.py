@@ -30,7 +30,7 @@ class constant:
         as_int(self.warmup, "warmup", 0)
 
     def __call__(self, step: int) -> float:
-        return self.lr * _warm(step, self.warmup)
+        return self.lr * _warm(_checked(step), self.warmup)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class _Falling:
             raise ValueError(f"warmup: expected fewer than steps = {self.steps}, got {self.warmup}")
 
     def __call__(self, step: int) -> float:
+        step = _checked(step)
         if step < self.warmup:
             return self.lr * _warm(step, self.warmup)
         done = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
@@ -90,14 +91,24 @@ class exponential:
         as_int(self.every, "every", 1)
 
     def __call__(self, step: int) -> float:
-        return float(self.lr * self.factor ** (step / self.every))
+        return self._at(_checked(step) / self.every)
+
+    def _at(self, exponent: float) -> float:
+        try:
+            return float(self.lr * self.factor**exponent)
+        except OverflowError:  # which the optimizer refuses by name
+            return math.inf
 
 
 class step_decay(exponential):
     """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps."""
 
     def __call__(self, step: int) -> float:
-        return float(self.lr * self.factor ** (step // self.every))
+        return self._at(_checked(step) // self.every)
+
+
+def _checked(step: int) -> int:
+    return as_int(step, "step", 0, below=2**63)
 
 
 def _warm(step: int, warmup: int) -> float:

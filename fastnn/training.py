@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_bool, as_int
+from ._checks import as_bool, as_int, as_path
 from ._core.arrays import as_array, as_real
 from ._core.trainer import Trainer
 from ._core.updates import Update
@@ -427,9 +427,7 @@ def _check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
 
 def _check_checkpoint(path: Any) -> None:
     """That the end of the first epoch will not be the first to tell that it cannot be written."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"checkpoint: expected a path, got {path!r}")
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(os.path.abspath(as_path(path, "checkpoint")))
     if not os.path.isdir(folder):
         raise ValueError(f"checkpoint: expected a path in a folder that exists, got {path!r}")
 

@@ -137,6 +137,7 @@ def broken(tensors, text, change):
         lambda tensors, content: content["state"].pop("t"),
         lambda tensors, content: content["state"].update(t=-1),
         lambda tensors, content: content["state"].update(t=2.5),
+        lambda tensors, content: content["state"].update(t=2**63),
         lambda tensors, content: content["state"].update(seed=-1),
         lambda tensors, content: content["state"].update(seed=2**64),
         lambda tensors, content: content["state"].update(seed=math.inf),

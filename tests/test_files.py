@@ -147,7 +147,7 @@ def test_folders_and_missing_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="not a regular file"):
         load_tensors(tmp_path / "pipe")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no/model'$"):
         save_tensors(tmp_path / "no" / "model", {}, {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):

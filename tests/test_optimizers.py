@@ -245,6 +245,13 @@ def test_bad_types_are_refused(make, message):
         make()
 
 
+def test_a_schedule_that_grows_without_bound_is_refused_by_name():
+    model, optimizer = network(), fastnn.SGD(schedules.exponential(0.1, 2.0))
+    optimizer.load_state_dict({"t": 2000})
+    with pytest.raises(ValueError, match=r"lr\(2000\): expected a finite number, got inf"):
+        optimizer.step(model)
+
+
 @pytest.mark.parametrize("value", [-1.0, math.nan, "fast", None])
 def test_a_schedule_that_gives_nonsense_is_refused_before_anything_changes(value):
     model = network()
@@ -271,6 +278,7 @@ def test_state_that_does_not_fit_is_refused():
         ({"t": 1}, "state: expected"),
         ({**state, "more": 1}, "state: expected"),
         ({**state, "t": -1}, "t: expected an integer of at least 0"),
+        ({**state, "t": 2**63}, "t: expected an integer of at least 0 and below 9.22337e\\+18"),
         ({**state, "mean": state["mean"][:-1]}, "mean: expected float64 of shape"),
         ({**state, "square": state["square"].astype("float32")}, "square: expected float64"),
     ]:

@@ -196,7 +196,10 @@ def set_num_threads(n):
     global threads
     if isinstance(n, bool) or not hasattr(type(n), "__index__"):
         raise TypeError(f"n: expected an integer of at least 1, got {n!r}")
-    n = n.__index__()
+    try:
+        n = n.__index__()
+    except TypeError:   # an array with axes, say
+        raise TypeError(f"n: expected an integer of at least 1, got {type(n).__name__}") from None
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"n: expected 1 to {MAX_THREADS}, got {n}")
     threads = n if fnn_openmp else 1

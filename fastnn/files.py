@@ -268,21 +268,19 @@ def _little_endian(name: str, array: np.ndarray) -> np.ndarray:
 def _write_atomically(path: str, parts: list[Any]) -> None:
     path = os.path.realpath(path)  # through a symbolic link, as open() would
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
-    # Not tempfile, whose files are private: this one gets the permissions of any new file.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(temporary, flags, 0o666)
-    except OSError as error:  # which would name the temporary file
-        raise type(error)(error.errno, error.strerror, path) from None
-    try:
-        with open(descriptor, "wb") as file:
+        # Not tempfile, whose files are private: this one gets the permissions of any new file.
+        with open(temporary, "xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # Ctrl-C may have come when it had its name already
+            os.unlink(temporary)
+        if isinstance(error, OSError):  # which may name the temporary file, or none
+            raise type(error)(error.errno, error.strerror, path) from None
         raise
 
 

@@ -107,8 +107,9 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Copies of the state: "t", and flat arrays in the order of the model's buffer.
 
-        With the model's own `state_dict`, all that training needs to go on as if never stopped. The
-        arguments of the constructor are not part of it.
+        With the model's own `state_dict`, and its `dropout_state` where it has dropout, all that
+        training needs to go on as if never stopped. The arguments of the constructor are not part
+        of it.
         """
         if self._update is None:
             return dict(self._loaded or {"t": 0})

@@ -480,3 +480,19 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     if nonlinearity == "leaky_relu":
         return math.sqrt(2) / math.hypot(1.0, as_finite(negative_slope, "negative_slope"))
     return _GAINS[nonlinearity]
+
+
+_COMMON = """
+
+    Parameters and errors common to all initializers
+    ------------------------------------------------
+    shape : int or sequence of ints; of a weight, (n_out, n_in)
+    dtype, rng, stream, out : see `help(fastnn.init)`
+    Raises ValueError for wrong values and shapes, TypeError for wrong types, before anything is
+    written or rng advances.
+"""
+for _name in __all__:
+    _function = globals()[_name]
+    if _name != "calculate_gain" and _function.__doc__:  # none under python -OO
+        _function.__doc__ = _function.__doc__.rstrip() + _COMMON
+del _name, _function

@@ -221,11 +221,14 @@ class Linear(Layer):
         return self._bias_of(self._gradient()) if self.has_bias else None
 
     def __call__(self, x: ArrayLike) -> Array:
-        """x @ weight.T + bias for x of shape (m, n_in) or (n_in,)."""
+        """x @ weight.T + bias for x of shape (m, n_in) or (n_in,), converted to the layer's dtype.
+
+        Raises ValueError where x has another shape, TypeError where it is no array of real numbers.
+        """
         return linear(as_real(x, "x", self.dtype), self.weight, self.bias)
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of x for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of x for `backward`."""
         x = np.array(as_real(x, "x", self.dtype))
         y = linear(x, self.weight, self.bias)
         self._saved = x
@@ -241,6 +244,13 @@ class Linear(Layer):
         Returns
         -------
         ndarray, of the shape of x
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where grad does not fit.
+        RuntimeError
+            Without a `forward` before.
         """
         x, grad = self._take_saved(grad, self.out_features)
         grad_x, grad_weight, grad_bias = linear_backward(grad, x, self.weight)
@@ -318,18 +328,22 @@ class Activation(Layer):
     negative_slope: float = 0.0  # the slope far left of 0, where it is linear there
 
     def __call__(self, x: ArrayLike) -> Array:
-        """f(x), of x's shape and dtype."""
+        """f(x), of x's shape and dtype; TypeError where x is not of float32 or float64."""
         return act(self.name, x, self.negative_slope)
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of x or of f(x) for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of x or of f(x) for `backward`."""
         x = as_real(x, "x")
         y = self(x)
         self._saved = (x if self._needs_input() else y).copy()
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """grad * f'(x), of x's shape. The derivative at 0 is the slope on the left."""
+        """grad * f'(x), of x's shape. The derivative at 0 is the slope on the left.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         saved, grad = self._take_saved(grad)
         return act_grad(self.name, saved, grad, self.negative_slope)
 
@@ -398,16 +412,21 @@ class Softmax(Layer):
     """
 
     def __call__(self, x: ArrayLike) -> Array:
+        """Softmax of each row; TypeError for another dtype, ValueError for other dimensions."""
         return softmax(as_real(x, "x"))
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of the result for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of the result for `backward`."""
         y = self(x)
         self._saved = y.copy()
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """y * (grad - sum of grad * y over the row), of x's shape."""
+        """y * (grad - sum of grad * y over the row), of x's shape.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         return softmax_grad(*self._take_saved(grad))
 
     def _operation(self) -> tuple[Any, ...]:
@@ -448,11 +467,11 @@ class Dropout(Layer):
         return {"rate": self.rate}
 
     def __call__(self, x: ArrayLike) -> Array:
-        """A copy of x, shape (m, n) or (n,)."""
+        """A copy of x, of any shape; TypeError where x is not of float32 or float64."""
         return np.array(as_real(x, "x"))
 
     def forward(self, x: ArrayLike) -> Array:
-        """x with elements dropped, other ones at each call."""
+        """x with elements dropped, other ones at each call; errors as for `layer(x)`."""
         x = as_real(x, "x")
         if self._seed is None:
             self._seed = stream_seed(self._rng)
@@ -463,7 +482,11 @@ class Dropout(Layer):
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """grad with the same elements dropped as by the last `forward`."""
+        """grad with the same elements dropped as by the last `forward`.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         _, grad = self._take_saved(grad)
         assert self._seed is not None
         return dropout(grad, None, self._seed, self._stream, self.rate)

@@ -2,7 +2,8 @@
 
 Each is a small object that is called with the step (an int, 0 for the first; a batch is a step)
 and gives the learning rate. They can be pickled, printed and compared; any other callable will do
-as well.
+as well. Arguments that are no such numbers raise ValueError or TypeError, a step that is no integer
+of at least 0 too.
 
     steps = epochs * math.ceil(len(X) / batch_size)
     Adam(lr=cosine(1e-3, steps, warmup=steps // 20))
@@ -20,7 +21,10 @@ __all__ = ["constant", "cosine", "exponential", "linear", "step_decay"]
 
 @dataclass(frozen=True)
 class constant:
-    """lr, reached from 0 along a straight line in the first `warmup` steps."""
+    """lr, reached from 0 along a straight line in the first `warmup` steps.
+
+    Raises ValueError or TypeError where lr or warmup is no such number, at least 0.
+    """
 
     lr: float
     warmup: int = 0
@@ -61,7 +65,11 @@ class _Falling:
 
 
 class linear(_Falling):
-    """From lr to `final` along a straight line, after `warmup` of the `steps` steps up to lr."""
+    """From lr to `final` along a straight line, after `warmup` of the `steps` steps up to lr.
+
+    Raises ValueError or TypeError where lr, final or warmup is no such number, at least 0, or steps
+    no more than warmup.
+    """
 
     def _left(self, done: float) -> float:
         return 1.0 - done
@@ -70,7 +78,8 @@ class linear(_Falling):
 class cosine(_Falling):
     """From lr to `final` along half a cosine, after `warmup` of the `steps` steps up to lr.
 
-    Source: Loshchilov & Hutter 2017, without restarts.
+    Errors as for `linear` (ValueError, TypeError). Source: Loshchilov & Hutter 2017, without
+    restarts.
     """
 
     def _left(self, done: float) -> float:
@@ -79,7 +88,11 @@ class cosine(_Falling):
 
 @dataclass(frozen=True)
 class exponential:
-    """lr * factor^(step / every): smoothly, `factor` times as much after `every` steps."""
+    """lr * factor^(step / every): smoothly, `factor` times as much after `every` steps.
+
+    Raises ValueError or TypeError where lr or factor is no number of at least 0, or every no
+    integer of at least 1.
+    """
 
     lr: float
     factor: float
@@ -101,7 +114,10 @@ class exponential:
 
 
 class step_decay(exponential):
-    """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps."""
+    """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps.
+
+    Errors as for `exponential` (ValueError, TypeError).
+    """
 
     def __call__(self, step: int) -> float:
         return self._at(_checked(step) // self.every)

@@ -45,6 +45,14 @@ def test_the_forced_instruction_set_is_the_one_that_runs(python, name):
     assert done.stdout.split() == [name, str(name != "baseline")], done.stderr
 
 
+def test_each_instruction_set_has_code_of_its_own(python):
+    """The multiply-adds of a tile, which the code itself counts, differ from set to set."""
+    code = "from fastnn._core.limits import Probe; print(Probe('float32', 1, 0).run('fma', 1))"
+    counts = [python(code, FASTNN_ISA=name).stdout for name in kernels.available_isas()]
+    assert all(float(count) > 0 for count in counts)
+    assert len(set(counts)) == len(counts)
+
+
 def test_the_best_instruction_set_is_the_default(python):
     done = python(FUSED)
     assert done.stdout.split()[0] == kernels.available_isas()[-1], done.stderr

@@ -1,6 +1,8 @@
 """The one place that opens threads.
 
 A team is an OpenMP parallel region; its size never changes what is computed, only who computes it.
+(Not a `prange`: a training step is one region with barriers between its operations, which may not stand
+in a loop that is shared out, and each member finds its own share so that no sum is ever cut.)
 After fork() a child of a process that has used OpenMP runs on one thread: the runtime's pool does not
 survive the fork, and the results are the same bits anyway.
 """

@@ -31,9 +31,9 @@ class History(dict[str, list[float]]):
     """What `fit` recorded: a list with one number an epoch under each name, also as attributes.
 
     "loss", "seconds" (validation included) and "lr" (that of the epoch's last step) always;
-    "accuracy" with cross-entropy; "val_loss" and "val_accuracy" with validation data. The
-    training loss is the mean over the epoch, while the parameters changed, and with dropout; the
-    validation loss is that after the epoch.
+    "accuracy" with cross-entropy, binary or not; "val_loss" and "val_accuracy" with validation
+    data. The training loss is the mean over the epoch, while the parameters changed, and with
+    dropout; the validation loss is that after the epoch.
 
     "dead_units.0" and so on for each Linear before a ReLU or LeakyReLU, by its number in the model:
     the share of its units that were positive on no row of the epoch (`dead_units` has them by that

@@ -222,12 +222,15 @@ def test_plot(capsys, idx_folder, tmp_path):
 def test_ctrl_c_ends_cleanly():
     process = start("demo", "--epochs", "1000000")
     deadline = time.monotonic() + 60
-    for line in process.stdout:
-        assert time.monotonic() < deadline
-        if line.strip().startswith("1 "):  # the first epoch: training is under way
-            break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        for line in process.stdout:
+            assert time.monotonic() < deadline
+            if line.strip().startswith("1 "):  # the first epoch: training is under way
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # nothing where it has ended
     assert process.returncode == 130
     assert err.strip() == "interrupted"
 

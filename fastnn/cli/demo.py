@@ -17,6 +17,7 @@ import numpy as np
 
 from ..config import get_num_threads, set_num_threads
 from ..data import load_digits, load_idx
+from ..drawing import require
 from ..layers import LeakyReLU, Linear
 from ..losses import CrossEntropy
 from ..optimizers import Adam
@@ -114,9 +115,9 @@ def _check_plot(path: str) -> None:
     if not path.lower().endswith((".png", ".pdf", ".svg")):
         _fail(f"--plot: expected a file name ending in .png, .pdf or .svg, got {path!r}")
     try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        _fail('--plot needs matplotlib: pip install "fastnn-cpu[plot]"')
+        require("--plot")
+    except ImportError as error:
+        _fail(error)
 
 
 def _read(options: argparse.Namespace) -> Task:

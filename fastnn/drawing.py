@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["STYLES", "dress", "figure", "require", "save", "step", "style"]
+__all__ = [
+    "SMALL",
+    "STYLES",
+    "count",
+    "dress",
+    "figure",
+    "level",
+    "require",
+    "save",
+    "step",
+    "style",
+]
 
 _MISSING = 'expected matplotlib, which is not installed: pip install "fastnn-cpu[plot]"'
 
@@ -25,6 +36,9 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#56b4e9", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
     {"color": "0.45", "linestyle": (0, (1, 3)), "marker": "*"},
 )
+
+
+SMALL = 4.6, 3.5  # inches of a figure with one panel, legible on a phone's width
 
 
 def require(what: str) -> None:
@@ -57,6 +71,20 @@ def dress(axes: Any, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def count(axes: Any) -> None:
+    """The horizontal axis counts: epochs, layers."""
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def level(axes: Any, y: float, text: str) -> None:
+    """A thin line at y, and what it means above it."""
+    axes.axhline(y, color="0.5", linewidth=0.8, zorder=1)
+    axes.annotate(
+        text, (0.99, y), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        fontsize=8, color="0.3", ha="right", va="bottom",
+    )  # fmt: skip
+
+
 def style(place: int) -> dict[str, Any]:
     """How the curve in that place looks, beside the others."""
     return dict(STYLES[place % len(STYLES)])
@@ -67,6 +95,6 @@ def step(points: Sequence[object], most: int = 12) -> int:
     return max(1, -(-len(points) // most))
 
 
-def save(made: Any, path: str | os.PathLike[str]) -> None:
-    """Write it, in the format that the file's ending names."""
-    made.savefig(path, dpi=150)
+def save(made: Any, path: str | os.PathLike[str] | BinaryIO, dpi: int = 150) -> None:
+    """Write it, in the format that the file's ending names; to an open file as PNG."""
+    made.savefig(path, dpi=dpi)

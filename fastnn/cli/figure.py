@@ -6,7 +6,7 @@ from ..training import History
 
 def draw(history: History, title: str, path: str) -> None:
     """Write loss and accuracy on training and held-out images to an image file."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
     figure, panels = drawing.figure(9, 4, columns=2)
     figure.suptitle(title)
@@ -19,7 +19,7 @@ def draw(history: History, title: str, path: str) -> None:
         axes.plot(epochs, training, label="training", **drawing.STYLES[0], **every)
         axes.plot(epochs, held_out, label="held-out", **drawing.STYLES[1], **every)
         drawing.dress(axes, "", "epoch", name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        drawing.count(axes)
         axes.legend(frameon=False)
     panels[0].set_ylim(bottom=0)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1))

@@ -238,9 +238,7 @@ def _sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     try:
         sizes = tuple(layer_sizes)
     except TypeError:
-        raise TypeError(
-            f"layer_sizes: expected (64, 32, 10) or so, got {layer_sizes!r}"
-        ) from None
+        raise TypeError(f"layer_sizes: expected (64, 32, 10) or so, got {layer_sizes!r}") from None
     if len(sizes) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {layer_sizes!r}")
     return tuple(as_int(size, "layer_sizes", 1) for size in sizes)

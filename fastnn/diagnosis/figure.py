@@ -144,7 +144,7 @@ def draw_comparison(comparison: InitComparison, path: str | os.PathLike[str]) ->
     )
     signals.set_yscale("log")
     _number_layers(signals, [one.index for one in report.layers])
-    losses.xaxis.get_major_locator().set_params(integer=True)
+    drawing.count(losses)
     starts = [curve[0] for curve in comparison.curves.values() if curve[0] > 0]
     if starts and max(starts) > 10 * min(starts):
         losses.set_yscale("log")

@@ -1,0 +1,76 @@
+"""Runs the experiments one after the other, says what came of them, writes figures and page."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import warnings
+from collections.abc import Callable
+
+from .. import drawing
+from ..files import write_atomically
+from . import bias, depth, he, leaky, lecture, small, xavier, zeros
+from .page import page
+from .parts import Experiment, Task
+
+__all__ = ["EXPERIMENTS", "run"]
+
+EXPERIMENTS: tuple[Callable[[Task, int], Experiment], ...] = (
+    bias.experiment,
+    zeros.experiment,
+    small.experiment,
+    lecture.experiment,
+    xavier.experiment,
+    he.experiment,
+    leaky.experiment,
+    depth.experiment,
+)
+TITLES = ("Bias", "Zero weights", "Small random weights", "The 5-4-3 network",
+          "Xavier, for tanh and sigmoid", "He, for ReLU and Leaky ReLU",
+          "Leaky ReLU against ReLU", "Fifty layers")  # fmt: skip
+PAGE = "index.html"
+
+
+def run(
+    task: Task, out: str, seed: int, say: Callable[[str], object], command: str
+) -> list[Experiment]:
+    """All eight; their figures as PNG files and the page in the folder `out`.
+
+    say : is given each line as it is known
+    command : that made the page, for the page
+
+    Raises OSError if the folder cannot be made or written, before anything is computed.
+    """
+    drawing.require("lab")
+    _check_folder(out)
+    done, images = [], {}
+    for number, (title, experiment) in enumerate(zip(TITLES, EXPERIMENTS, strict=True), 1):
+        began = time.perf_counter()
+        say(f"\n{number}/{len(EXPERIMENTS)}  {title}")
+        with warnings.catch_warnings():
+            # Some of the networks are meant to diverge, and the claims tell it.
+            warnings.filterwarnings("ignore", "the loss became", RuntimeWarning)
+            one = experiment(task, seed)
+        for claim in one.claims:
+            say(f"  {claim}")
+        if one.text:
+            say("\n" + "\n".join(f"    {line}" for line in one.text.splitlines()) + "\n")
+        for picture in one.pictures:
+            png = io.BytesIO()
+            drawing.save(picture.draw(), png, dpi=180)
+            images[picture.name] = png.getvalue()
+            write_atomically(os.path.join(out, f"{picture.name}.png"), [images[picture.name]])
+        done.append(one)
+        say(f"  {time.perf_counter() - began:.1f} s")
+    text = page(task, done, images, command)
+    write_atomically(os.path.join(out, PAGE), [text.encode("utf-8")])
+    return done
+
+
+def _check_folder(out: str) -> None:
+    os.makedirs(out, exist_ok=True)
+    probe = os.path.join(out, f".{os.urandom(8).hex()}.part")
+    with open(probe, "wb"):
+        pass
+    os.unlink(probe)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -70,7 +71,9 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    code = sys.stdout.encoding or "utf-8"
+    # A terminal that knows no ± shows a ? in its place.
+    print(text.encode(code, "replace").decode(code), flush=True)
 
 
 def _fail(message: object) -> NoReturn:

@@ -85,34 +85,34 @@ def claims(found: Measured) -> tuple[Claim, ...]:
     best = (x * y).mean() / (x * x).mean()
     rest = float(np.square(y - best * x).mean())
     slope, intercept, loss = found.fits[True]
-    told = ", ".join(f"b = {b:g}: x = {middle:.2f}" for b, middle in middles.items())
+    told = "; ".join(f"{middle:.2f} for b = {b:g}" for b, middle in middles.items())
     without = float(np.abs(found.zeros[False]).max())
     answer = float(np.abs(found.zeros[True] - TARGET).max())
     return (
         Claim(
-            "a bias b moves the activation sideways by -b / w",
-            f"sigmoid(2 x + b) is 1/2 at {told}",
-            f"x = -b / 2, to {step:.2g}",
+            "A bias b moves the activation sideways by −b / w",
+            f"sigmoid(2 x + b) is 1/2 at x = {told}".replace("-", "−"),
+            f"x = −b / 2, to {step:.2g}",
             off <= step,
         ),
         Claim(
-            "without bias the answer to zeros is zero, however long it is trained",
+            "Without bias the answer to zeros is zero, however long it is trained",
             f"{without:g}",
             "exactly 0",
             without == 0,
         ),
         between(
-            f"with bias it learns to answer {TARGET:g} to zeros: the error is",
+            f"With bias it learns to answer {TARGET:g} to zeros: the error is",
             answer, 0, 1e-12,
         ),
         Claim(
-            f"with bias a line's m = {M:g} and b = {B:g} are found",
+            f"With bias a line's m = {M:g} and b = {B:g} are found",
             f"m = {slope:.6f}, b = {intercept:.6f}, mean square error {loss:.1g}",
             "exact, to rounding",
             abs(slope - M) + abs(intercept - B) < 1e-9 and loss < 1e-18,
         ),
         between(
-            "without bias the mean square error stays at that of the best line through the origin",
+            "Without bias the mean square error stays at that of the best line through the origin",
             found.fits[False][2], rest * (1 - 1e-9), rest * (1 + 1e-9),
         ),
     )  # fmt: skip
@@ -130,7 +130,7 @@ def experiment(task: Task, seed: int) -> Experiment:
             "It does two things. It moves the activation sideways, so that a unit can switch on at "
             "any threshold. And it lets the network answer when every input is zero.",
         ),
-        formulas=("y = f(w x + b)", "f(w x + b) = f(w (x + b / w)): f, moved by -b / w"),
+        formulas=("y = f(w x + b)", "f(w x + b) = f(w (x + b / w)): f, moved by −b / w"),
         setup=(
             "A sigmoid with weight 2 and three biases; the answer of 3-8-2 networks to zeros, "
             f"trained to say {TARGET:g}; and a line y = {M:g} x + {B:g}, learnt by gradient "

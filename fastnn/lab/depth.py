@@ -153,7 +153,7 @@ def experiment(task: Task, seed: int) -> Experiment:
         title="Fifty layers",
         story=(
             "Depth is the test. What a layer does to the signal it does again in the next one: "
-            "after fifty layers a factor of 0.7 has become a hundred-millionth, a factor of 1.4 "
+            "after fifty layers a factor of 0.7 has become a fifty-millionth, a factor of 1.4 "
             "twenty million. Only an initialization whose factor is 1 lets a deep network begin.",
             "The points below are measured, on images that run through networks of fifty layers; "
             "the lines are worked out beforehand, from the formulas alone.",
@@ -174,7 +174,7 @@ def experiment(task: Task, seed: int) -> Experiment:
             Picture(
                 "depth-leaky-relu",
                 "Standard deviation of z by layer, logarithmic, under Leaky ReLU. He: level. "
-                "Xavier: falls to a hundred-millionth. uniform(-0.1, 0.1) falls faster, "
+                "Xavier: falls to a thirty-millionth. uniform(-0.1, 0.1) falls faster, "
                 "normal(0, 0.01) fastest, normal(0, 0.3) rises. Points lie on the lines of theory.",
                 "Under Leaky ReLU He alone carries the signal through 50 layers.",
                 lambda: _draw(found, "Leaky ReLU", signal, "Signal under Leaky ReLU",

@@ -97,8 +97,9 @@ def experiment(task: Task, seed: int) -> Experiment:
             "sooner; 30 layers learn from He alone.",
         ),
         formulas=(
-            "Var(w) = 2 / ((1 + a²) n_in);  ReLU: a = 0, Var(w) = 2 / n_in",
-            "variance per layer = n_in · Var(w) · (1 + a²) / 2:  He 1,  Xavier (1 + a²) / 2",
+            "Var(w) = 2 / ((1 + a²) n_in); for ReLU a = 0, Var(w) = 2 / n_in",
+            "variance per layer = n_in · Var(w) · (1 + a²) / 2: 1 from He, (1 + a²) / 2 from "
+            "Xavier",
             "through 30 layers of ReLU Xavier leaves 2⁻¹⁴ of the standard deviation",
         ),
         setup=(

@@ -77,7 +77,8 @@ def _network(task: Task, activation: Activation, seed: int) -> Sequential:
 
 def _dead(model: Sequential, task: Task) -> Array:
     """Which hidden units are positive on no row."""
-    return np.all(model[0](task.X) <= 0, axis=0, keepdims=True)[0]
+    dead: Array = np.logical_and.reduce(model[0](task.X) <= 0, axis=0)
+    return dead
 
 
 def _trained(
@@ -98,14 +99,14 @@ def _course(task: Task, sick: Sequential, activation: Activation, dead: Array, s
     first = model[0]
     assert isinstance(first, Linear)
     keep(model, task.X, task.y)  # which leaves the gradients of all rows
-    with_gradient = first.grad_weight.any(axis=1)
+    with_gradient = np.logical_or.reduce(first.grad_weight != 0, axis=1)
     before = first.weight.copy()
     losses = [model.evaluate(task.X, task.y, loss="cross_entropy")["loss"]]
     model, shares = _trained(task, model, LOW, AFTER, seed)
     assert model.history is not None
     losses += model.history.loss
-    changed = np.asarray((first.weight != before).any(axis=1))
-    return Course(losses, shares, np.logical_and(dead, _dead(model, task)), changed, with_gradient)
+    changed = np.logical_or.reduce(first.weight != before, axis=1)
+    return Course(losses, shares, dead & _dead(model, task), changed, with_gradient)
 
 
 def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
@@ -127,30 +128,30 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
             wrong == 0,
         ),
         between(
-            f"a learning rate of {HIGH:g} kills most ReLU units: share dead after {KILLING} epochs",
+            f"A learning rate of {HIGH:g} kills most ReLU units: share dead after {KILLING} epochs",
             found.killing[-1], max(TOO_MANY, found.gentle[-1]), 1,
         ),
         Claim(
-            "dead ReLU units have no gradient and never come back",
+            "Dead ReLU units have no gradient and never come back",
             f"of {n} dead units {moved} have changed a weight after {AFTER} epochs, "
             f"{back['ReLU']} are back",
             "exactly 0",
             moved == 0 == back["ReLU"],
         ),
         Claim(
-            "under Leaky ReLU the same units have a gradient",
+            "Under Leaky ReLU the same units have a gradient",
             f"{learns} of {n}",
             "all",
             learns == n,
         ),
         Claim(
-            "and some come back",
+            "And some come back",
             ", ".join(f"{one}: {count} of {n}" for one, count in back.items() if SLOPES[one]),
             "more than 0 (a = 0.1)",
             back["Leaky ReLU, a = 0.1"] > 0,
         ),
         between(
-            "the same network then learns more with Leaky ReLU (a = 0.1) than with ReLU, "
+            "The same network then learns more with Leaky ReLU (a = 0.1) than with ReLU, "
             f"{learnt['ReLU']:.3f}: share explained",
             task.learnt(steep.losses[-1]), learnt["ReLU"], 1,
         ),
@@ -170,8 +171,8 @@ def experiment(task: Task, seed: int) -> Experiment:
             "gradient, and can find its way back.",
         ),
         formulas=(
-            "f(x) = x if x > 0, else a x    (ReLU: a = 0; fastnn's default: a = 0.01)",
-            "f'(x) = 1 if x > 0, else a     (at 0 the slope is a)",
+            "f(x) = x if x > 0, else a x (ReLU: a = 0; fastnn's default: a = 0.01)",
+            "f'(x) = 1 if x > 0, else a (so at 0 it is a)",
         ),
         setup=(
             f"A network with {WIDTH} ReLU units learns {task.name} with learning rate {HIGH:g} for "

@@ -80,13 +80,13 @@ def claims(found: Measured) -> tuple[Claim, ...]:
     off, allowed = _by_hand(found)
     made = [
         Claim(
-            "the weights of a 5-4-3 network have shapes (outputs, inputs)",
+            "The weights of a 5-4-3 network have shapes (outputs, inputs)",
             f"{shapes}, {found.size} parameters with the biases",
             "(4, 5) and (3, 4), 4·5 + 4 + 3·4 + 3 = 39",
             [weight.shape for weight in found.weights] == [(4, 5), (3, 4)] and found.size == 39,
         ),
         Claim(
-            "its answer is W2 f(W1 x + b1) + b2, as worked out by hand",
+            "Its answer is W2 f(W1 x + b1) + b2, as worked out by hand",
             f"differs by {off:.1g}",
             f"at most {allowed:.1g}, the rounding of float32",
             off <= allowed,
@@ -136,9 +136,10 @@ def experiment(task: Task, seed: int) -> Experiment:
             "the weights that they draw. Here it is measured, over many draws of the first matrix.",
         ),
         formulas=(
-            "z₁ = W₁ x + b₁,  h = f(z₁),  z₂ = W₂ h + b₂",
+            "z₁ = W₁ x + b₁, h = f(z₁), z₂ = W₂ h + b₂",
             "f(z) = z if z > 0, else 0.01 z",
-            "Xavier: variance 2 / (n_in + n_out) = 2 / 9    He: variance 2 / n_in = 2 / 5",
+            "Xavier: variance 2 / (n_in + n_out) = 2 / 9 for W₁",
+            "He: variance 2 / n_in = 2 / 5 for W₁",
         ),
         setup=(
             "One network, its weights drawn by He and Xavier as fastnn does of itself, its biases "

@@ -26,34 +26,34 @@ h1 { font-size: 1.8rem; line-height: 1.2; margin: 1rem 0 .5rem; }
 h2 { font-size: 1.4rem; line-height: 1.25; margin: 3rem 0 .5rem; padding-top: .7rem;
   border-top: 3px solid #111; }
 h3 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
-p, dl, nav, .formulas, .claims { max-width: 46rem; }
+p, nav, .formulas { max-width: 46rem; }
 nav ol { padding-left: 1.5rem; columns: 18rem; }
 nav li { break-inside: avoid; padding: .15rem 0; }
 a { color: #0a4a7a; }
-dt { font-weight: 600; margin-top: .5rem; }
+.words { columns: 26rem; column-gap: 2.5rem; }
+.words div { break-inside: avoid; padding-bottom: .5rem; }
+dt { font-weight: 600; }
 dd { margin: 0 0 0 1rem; }
 .formulas { margin: .8rem 0; padding: .6rem .9rem; border-left: 4px solid #111;
   background: #f4f4f4; font-family: "DejaVu Serif", Cambria, Georgia, serif; }
 .formulas div + div { margin-top: .45rem; }
-.claims { list-style: none; padding: 0; margin: .5rem 0; }
-.claims li { display: grid; grid-template-columns: 6.2rem 1fr; gap: 0 .6rem;
-  padding: .55rem 0; border-bottom: 1px solid #ccc; }
+.claims { list-style: none; padding: 0; margin: .5rem 0; border-top: 1px solid #ccc; }
+.claims li { display: grid; grid-template-columns: 4.8rem 5fr 4fr 4fr; gap: 0 1rem;
+  padding: .45rem 0; border-bottom: 1px solid #ccc; }
 .verdict { font-weight: 700; white-space: nowrap; }
-.claims dl { margin: .2rem 0 0; display: grid; grid-template-columns: 5.4rem 1fr; gap: 0 .5rem;
-  font-size: .92rem; }
-.claims dt { margin: 0; font-weight: 400; color: #444; }
-.claims dd { margin: 0; }
+.claims small { display: block; font-size: .8rem; line-height: 1.3; color: #444; }
 .figures { display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20.5rem), 1fr)); margin: 1.2rem 0; }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); margin: 1.2rem 0; }
 figure { margin: 0; }
-figure img { display: block; width: 100%; max-width: 30rem; height: auto; }
-figcaption { margin-top: .3rem; font-weight: 600; max-width: 30rem; }
+figure img { display: block; width: 100%; max-width: 32rem; height: auto; }
+figcaption { margin-top: .3rem; font-weight: 600; max-width: 32rem; }
 pre { overflow-x: auto; padding: .7rem .9rem; background: #f4f4f4; font-size: .85rem;
   line-height: 1.45; }
-pre.words { white-space: pre-wrap; }
+pre.prose { white-space: pre-wrap; }
 footer { margin-top: 3rem; border-top: 1px solid #999; font-size: .92rem; }
-@media (max-width: 32rem) {
-  .claims li { grid-template-columns: 1fr; }
+@media (max-width: 40rem) {
+  .claims li { grid-template-columns: 1fr 1fr; }
+  .verdict, .says { grid-column: 1 / -1; }
 }
 @media print { h2 { break-after: avoid; } figure, .claims li { break-inside: avoid; } }
 """
@@ -76,6 +76,8 @@ _WORDS = {
     "times it; an epoch is one pass over all the data.",
     "initialization": "how the weights are drawn before training. The subject of this page.",
     "fan-in, n_in": "how many inputs a unit has; fan-out, n_out: how many units the layer has.",
+    "expected": "what theory allows: an exact value, or a band around it. The weights are one "
+    "draw; how far it may be off by chance is worked out, to four standard deviations.",
     "E, Var": "mean and variance over the random weights and the data.",
 }
 
@@ -116,8 +118,11 @@ def page(
         _paragraph(_about(task)),
         _contents(experiments),
         "</header>\n<main>",
-        "<section>\n<h2>The words</h2>\n<dl>",
-        *(f"<dt>{html.escape(w)}</dt><dd>{html.escape(t)}</dd>" for w, t in _WORDS.items()),
+        '<section>\n<h2>The words</h2>\n<dl class="words">',
+        *(
+            f"<div><dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd></div>"
+            for word, text in _WORDS.items()
+        ),
         "</dl>\n</section>",
     ]
     for number, one in enumerate(experiments, 1):
@@ -175,7 +180,7 @@ def _chapter(number: int, one: Experiment, images: Mapping[str, bytes]) -> list[
         "</ul>",
     ]
     if one.text:
-        kind = "" if one.text[0].isupper() and "shape" in one.text else ' class="words"'
+        kind = "" if one.text[0].isupper() and "shape" in one.text else ' class="prose"'
         parts.append(f'<pre{kind} tabindex="0">{html.escape(one.text)}</pre>')
     if one.code:
         parts.append(f'<h3>Try it</h3>\n<pre tabindex="0">{html.escape(one.code)}</pre>')
@@ -196,7 +201,8 @@ def _figure(picture: Picture, holds: bool, png: bytes) -> str:
 def _claim(claim: Claim) -> str:
     verdict = "✓ holds" if claim.holds else "✗ fails"
     return (
-        f'<li><span class="verdict">{verdict}</span><div>{html.escape(claim.says)}'
-        f"<dl><dt>measured</dt><dd>{html.escape(claim.measured)}</dd>"
-        f"<dt>theory</dt><dd>{html.escape(claim.expected)}</dd></dl></div></li>"
+        f'<li><span class="verdict">{verdict}</span>'
+        f'<span class="says">{html.escape(claim.says)}</span>'
+        f"<span><small>measured</small> {html.escape(claim.measured)}</span>"
+        f"<span><small>expected</small> {html.escape(claim.expected)}</span></li>"
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..data import load_digits, load_idx
 
-__all__ = ["Claim", "Experiment", "Picture", "Task", "between", "read"]
+__all__ = ["Claim", "Experiment", "Picture", "Task", "between", "number", "read"]
 
 Array = NDArray[Any]
 
@@ -82,7 +82,7 @@ class Claim:
     """One sentence of the lecture, and what became of it.
 
     says : the claim in plain words
-    measured, expected : what was found, and what theory allows
+    measured, expected : what was found, and what theory lets it be
     holds : whether the one is within the other
     """
 
@@ -93,19 +93,26 @@ class Claim:
 
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "FAILS"
-        return f"{verdict}  {self.says}: {self.measured} (theory: {self.expected})"
+        return f"{verdict}  {self.says}: {self.measured} (expected: {self.expected})"
+
+
+def number(value: float) -> str:
+    """As a reader likes it: four digits, fewer of what is far from 1."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.2g}" if math.isfinite(value) else "not a number"
 
 
 def between(says: str, value: float, low: float, high: float, unit: str = "") -> Claim:
     """A claim on one number."""
     unit = f" {unit}" if unit else ""
     if math.isinf(high):
-        limits = f"at least {low:.4g}"
+        limits = f"at least {number(low)}"
     elif math.isinf(low):
-        limits = f"at most {high:.4g}"
+        limits = f"at most {number(high)}"
     else:
-        limits = f"{low:.4g} to {high:.4g}"
-    return Claim(says, f"{value:.4g}{unit}", limits + unit, low <= value <= high)
+        limits = f"{number(low)} to {number(high)}"
+    return Claim(says, number(value) + unit, limits + unit, low <= value <= high)
 
 
 @dataclasses.dataclass(frozen=True)

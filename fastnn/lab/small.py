@@ -16,7 +16,7 @@ from ..layers import LeakyReLU, Linear
 from ..optimizers import SGD
 from ..sequential import Sequential
 from . import chance
-from .parts import Claim, Experiment, Picture, Task, between
+from .parts import Claim, Experiment, Picture, Task, between, number
 
 __all__ = ["Measured", "claims", "critical", "experiment", "growth", "measure"]
 
@@ -133,19 +133,19 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
         name = "±0.1" if init == uniform else "normal(0, 0.01)"
         made.append(
             between(
-                f"with one hidden layer {name} works: share of the entropy explained",
+                f"With one hidden layer {name} works: share of the entropy explained",
                 task.learnt(shallow[init][-1]), 0.5, 1,
             )
         )  # fmt: skip
     deep, wide = found.deep, found.wide
     made += [
-        _on_theory(f"through {DEEP} layers of {NARROW} ±0.1 vanishes: std of z at the output",
+        _on_theory(f"Through {DEEP} layers of {NARROW} ±0.1 vanishes: std of z at the output",
                    deep.reports[uniform]),
-        _on_theory(f"through {DEEP} layers of {NARROW} normal(0, 0.01) vanishes: std of z",
+        _on_theory(f"Through {DEEP} layers of {NARROW} normal(0, 0.01) vanishes: std of z",
                    deep.reports[normal]),
         between(f"{DEEP} layers from either learn nothing: share of the entropy explained",
                 max(task.learnt(deep.curves[init][-1]) for init in INITS), -math.inf, 0.01),
-        _on_theory(f"through {WIDE_LAYERS} layers of {WIDE} ±0.1 explodes: std of z at the output",
+        _on_theory(f"Through {WIDE_LAYERS} layers of {WIDE} ±0.1 explodes: std of z at the output",
                    wide.reports[uniform]),
         _diverges(task, wide),
     ]  # fmt: skip
@@ -156,7 +156,7 @@ def _diverges(task: Task, wide: InitComparison) -> Claim:
     first, *_, last = wide.curves[INITS[0]]
     return Claim(
         f"{WIDE_LAYERS} layers of {WIDE} from ±0.1 diverge",
-        f"the loss starts at {first:.3g} and becomes {last:.3g}",
+        f"the loss starts at {number(first)} and becomes {number(last)}",
         f"above {task.entropy:.3g}, or not a number",
         first > task.entropy and not last < task.entropy,
     )
@@ -179,9 +179,9 @@ def experiment(task: Task, seed: int) -> Experiment:
         ),
         formulas=(
             "variance of uniform(-0.1, 0.1) = 0.2² / 12 = 1 / 300",
-            "growth of the mean square per layer = fan_in · variance · (1 + a²) / 2,  "
-            "a the slope of Leaky ReLU (linear: a = 1)",
-            "growth = 1  ⇔  fan_in = 600 / (1 + a²): 300 for a linear layer, 600 for a near 0",
+            "growth of the mean square per layer = fan_in · variance · (1 + a²) / 2, with the "
+            "slope a of Leaky ReLU (linear: a = 1)",
+            "growth = 1 if fan_in = 600 / (1 + a²): 300 for a linear layer, 600 for a near 0",
             "normal(0, 0.01): fan_in = 20,000",
         ),
         setup=(

@@ -144,7 +144,7 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
             sigmoid["too large"],
         ),
         Claim(
-            "one layer of sigmoid learns most from Xavier: share of the entropy explained",
+            "One layer of sigmoid learns most from Xavier: share of the entropy explained",
             told,
             "Xavier first",
             shallow["Xavier"] == max(shallow.values()),
@@ -174,7 +174,7 @@ def experiment(task: Task, seed: int) -> Experiment:
         formulas=(
             "Var(w) = 2 / (n_in + n_out)",
             "E z² of the next layer = n_in · Var(w) · E f(z)²",
-            "E g² of the layer before = n_out · Var(w) · E f'(z)² · E g²,  g = dL/dz",
+            "E g² of the layer before = n_out · Var(w) · E f'(z)² · E g², with g = dL/dz",
             "saturated: f'(z) below a tenth of f'(0)",
         ),
         setup=(
@@ -289,8 +289,8 @@ def _draw_gradients(found: Measured, function: str, layers: tuple[int, ...]) -> 
         return np.log10(sizes[sizes > 0])
 
     everything = [logs(k[layer]) for k in found.kept[function].values() for layer in layers]
-    low = math.floor(min(np.quantile(one, 0.01) for one in everything))
     high = math.ceil(max(one.max() for one in everything))
+    low = max(high - 18, math.floor(min(np.quantile(one, 0.02) for one in everything)))
     return _histograms(
         found, function, layers, f"Gradients under {function}, before training",
         "size of dL/dz, as a power of ten", logs, np.linspace(low, high, 61),

@@ -86,20 +86,20 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
     )
     return (
         Claim(
-            "zero weights never change, with or without bias",
+            "Zero weights never change, with or without bias",
             f"{zero} of {sum(w.size for w in found.weights['zero, with bias'])} differ from 0 "
             f"after {EPOCHS} epochs",
             "exactly 0",
             zero == 0,
         ),
         Claim(
-            "without bias the loss stays where it starts, at ln of the number of classes",
+            "Without bias the loss stays where it starts, at ln of the number of classes",
             f"off by {stuck:.1g} at most",
             f"ln {task.classes} = {chance:.4f}, to rounding",
             stuck < 1e-12,
         ),
         between(
-            "with bias it only learns how frequent each class is: the loss is",
+            "With bias it only learns how frequent each class is: the loss is",
             end["zero, with bias"], task.entropy * (1 - 1e-12), chance + 0.01,
         ),
         Claim(
@@ -116,13 +116,13 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
             apart < 1e-9,
         ),
         Claim(
-            "random weights break the symmetry",
+            "Random weights break the symmetry",
             f"{rows['random ±0.1']} distinct units",
             f"{UNITS}",
             rows["random ±0.1"] == UNITS,
         ),
         between(
-            "and they learn: the share of the labels' entropy that is explained is",
+            "And they learn: the share of the labels' entropy that is explained is",
             task.learnt(end["random ±0.1"]), max(0.5, task.learnt(end["equal"])), 1,
         ),
     )  # fmt: skip
@@ -198,7 +198,7 @@ def _draw_losses(task: Task, found: Measured) -> Any:
     axes.set_ylim(0, 1.25 * task.entropy)
     drawing.dress(axes, "Learning from equal weights", "epoch", "loss (cross-entropy, nats)")
     drawing.count(axes)
-    axes.legend(frameon=False, fontsize=9, loc="center right")
+    axes.legend(frameon=False, fontsize=9, loc="center right", bbox_to_anchor=(1, 0.36))
     return figure
 
 

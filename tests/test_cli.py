@@ -61,7 +61,7 @@ def test_no_arguments_shows_help():
     status, out, err = run()
     assert status == 0
     assert err == ""
-    for command in ("demo", "bench", "info"):
+    for command in ("demo", "lab", "bench", "info"):
         assert re.search(rf"^  {command} ", out, re.M)
     assert max(map(len, out.splitlines())) < 80
 

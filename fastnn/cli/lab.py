@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = read(options.data)
     except (OSError, ValueError) as error:
         _fail(f"--data: {error}")
+    if not options.out:
+        _fail("--out: expected a folder, got ''")
     rows, columns = task.shape
     try:
         done = run(task, options.out, options.seed, _say, _command(options))

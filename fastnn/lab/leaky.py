@@ -23,7 +23,7 @@ __all__ = ["Measured", "claims", "experiment", "measure"]
 Array = NDArray[Any]
 
 WIDTH, ALPHA = 64, 0.01
-HIGH, KILLING = 1.0, 2  # learning rate, and for how many epochs
+HIGH, KILLING = 1.0, 2  # learning rate for 64 inputs, and for how many epochs
 LOW, AFTER = 0.1, 30
 SLOPES = {"ReLU": 0.0, "Leaky ReLU, a = 0.01": 0.01, "Leaky ReLU, a = 0.1": 0.1}
 
@@ -60,14 +60,24 @@ def measure(task: Task, seed: int) -> Measured:
     grid[300] = 0.0
     f = {name: leaky_relu(grid, slope) for name, slope in SLOPES.items()}
     derivative = {name: leaky_relu_derivative(grid, slope) for name, slope in SLOPES.items()}
-    sick, killing = _trained(task, _network(task, ReLU(), seed), HIGH, KILLING, seed)
-    _, gentle = _trained(task, _network(task, ReLU(), seed), LOW, KILLING, seed)
+    high, low = rates(task)
+    sick, killing = _trained(task, _network(task, ReLU(), seed), high, KILLING, seed)
+    _, gentle = _trained(task, _network(task, ReLU(), seed), low, KILLING, seed)
     dead = _dead(sick, task)
     courses = {
         name: _course(task, sick, LeakyReLU(slope) if slope else ReLU(), dead, seed)
         for name, slope in SLOPES.items()
     }
     return Measured(grid, f, derivative, killing, gentle, dead, courses)
+
+
+def rates(task: Task) -> tuple[float, float]:
+    """The high and the low learning rate: steps of the same length, whatever the number of inputs.
+
+    A gradient is as long as the inputs, whose length is the root of their number.
+    """
+    factor = math.sqrt(64 / task.X.shape[1])
+    return HIGH * factor, LOW * factor
 
 
 def _network(task: Task, activation: Activation, seed: int) -> Sequential:
@@ -102,7 +112,7 @@ def _course(task: Task, sick: Sequential, activation: Activation, dead: Array, s
     with_gradient = np.logical_or.reduce(first.grad_weight != 0, axis=1)
     before = first.weight.copy()
     losses = [model.evaluate(task.X, task.y, loss="cross_entropy")["loss"]]
-    model, shares = _trained(task, model, LOW, AFTER, seed)
+    model, shares = _trained(task, model, rates(task)[1], AFTER, seed)
     assert model.history is not None
     losses += model.history.loss
     changed = np.logical_or.reduce(first.weight != before, axis=1)
@@ -128,7 +138,8 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
             wrong == 0,
         ),
         between(
-            f"A learning rate of {HIGH:g} kills most ReLU units: share dead after {KILLING} epochs",
+            f"A learning rate of {rates(task)[0]:.2g} kills most ReLU units: share dead after "
+            f"{KILLING} epochs",
             found.killing[-1], max(TOO_MANY, found.gentle[-1]), 1,
         ),
         Claim(
@@ -161,6 +172,7 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
 def experiment(task: Task, seed: int) -> Experiment:
     """The chapter."""
     found = measure(task, seed)
+    high, low = rates(task)
     return Experiment(
         title="Leaky ReLU against ReLU",
         story=(
@@ -175,9 +187,9 @@ def experiment(task: Task, seed: int) -> Experiment:
             "f'(x) = 1 if x > 0, else a (so at 0 it is a)",
         ),
         setup=(
-            f"A network with {WIDTH} ReLU units learns {task.name} with learning rate {HIGH:g} for "
-            f"{KILLING} epochs, far too high. Then that very network goes on with learning rate "
-            f"{LOW:g} for {AFTER} epochs: once with ReLU, twice with Leaky ReLU in its place."
+            f"A network with {WIDTH} ReLU units learns {task.name} with learning rate {high:.2g} "
+            f"for {KILLING} epochs, far too high. Then that very network goes on with learning "
+            f"rate {low:.2g} for {AFTER} epochs: once with ReLU, twice with Leaky ReLU in its place."
         ),
         claims=claims(task, found),
         pictures=(
@@ -198,7 +210,7 @@ def experiment(task: Task, seed: int) -> Experiment:
                 "it falls a little, with slope 0.1 much more.",
                 "A high learning rate kills ReLU units for good; Leaky ReLU brings some back, the "
                 "more the larger its slope.",
-                lambda: _draw_dead(found),
+                lambda: _draw_dead(task, found),
                 (1, 2, 4),
             ),
             Picture(
@@ -237,15 +249,16 @@ def _draw_functions(found: Measured) -> Any:
     return figure
 
 
-def _draw_dead(found: Measured) -> Any:
+def _draw_dead(task: Task, found: Measured) -> Any:
     figure, (axes,) = drawing.figure(*drawing.SMALL)
+    high, low = rates(task)
     for place, (name, course) in enumerate(found.courses.items()):
         shares = 100 * np.array([*found.killing[:-1], *course.dead])
         axes.plot(shares, label=name, markevery=(3 + place, 4), **drawing.style(place))
     axes.axvline(KILLING, color="0.5", linewidth=0.8)
     axes.annotate(
-        f"learning rate {HIGH:g}, then {LOW:g}", (KILLING, 4), (6, 0), textcoords="offset points",
-        fontsize=9,
+        f"learning rate {high:.2g}, then {low:.2g}", (KILLING, 4), (6, 0), fontsize=9,
+        textcoords="offset points",
     )  # fmt: skip
     axes.set_ylim(0, 105)
     drawing.dress(axes, "Dead units", "epoch", "share of dead units (%)")

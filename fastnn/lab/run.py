@@ -16,19 +16,16 @@ from .parts import Experiment, Task
 
 __all__ = ["EXPERIMENTS", "run"]
 
-EXPERIMENTS: tuple[Callable[[Task, int], Experiment], ...] = (
-    bias.experiment,
-    zeros.experiment,
-    small.experiment,
-    lecture.experiment,
-    xavier.experiment,
-    he.experiment,
-    leaky.experiment,
-    depth.experiment,
-)
-TITLES = ("Bias", "Zero weights", "Small random weights", "The 5-4-3 network",
-          "Xavier, for tanh and sigmoid", "He, for ReLU and Leaky ReLU",
-          "Leaky ReLU against ReLU", "Fifty layers")  # fmt: skip
+EXPERIMENTS: dict[str, Callable[[Task, int], Experiment]] = {
+    "Bias": bias.experiment,
+    "Zero weights": zeros.experiment,
+    "Small random weights": small.experiment,
+    "The 5-4-3 network": lecture.experiment,
+    "Xavier, for tanh and sigmoid": xavier.experiment,
+    "He, for ReLU and Leaky ReLU": he.experiment,
+    "Leaky ReLU against ReLU": leaky.experiment,
+    "Fifty layers": depth.experiment,
+}
 PAGE = "index.html"
 
 
@@ -45,7 +42,7 @@ def run(
     drawing.require("lab")
     _check_folder(out)
     done, images = [], {}
-    for number, (title, experiment) in enumerate(zip(TITLES, EXPERIMENTS, strict=True), 1):
+    for number, (title, experiment) in enumerate(EXPERIMENTS.items(), 1):
         began = time.perf_counter()
         say(f"\n{number}/{len(EXPERIMENTS)}  {title}")
         with warnings.catch_warnings():

@@ -189,7 +189,8 @@ def experiment(task: Task, seed: int) -> Experiment:
         setup=(
             f"A network with {WIDTH} ReLU units learns {task.name} with learning rate {high:.2g} "
             f"for {KILLING} epochs, far too high. Then that very network goes on with learning "
-            f"rate {low:.2g} for {AFTER} epochs: once with ReLU, twice with Leaky ReLU in its place."
+            f"rate {low:.2g} for {AFTER} epochs: once with ReLU, twice with Leaky ReLU in its "
+            "place."
         ),
         claims=claims(task, found),
         pictures=(

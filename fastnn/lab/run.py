@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 
 from .. import drawing
+from ..config import threads
 from ..files import write_atomically
 from . import bias, depth, he, leaky, lecture, small, xavier, zeros
 from .page import page
@@ -45,7 +46,8 @@ def run(
     for number, (title, experiment) in enumerate(EXPERIMENTS.items(), 1):
         began = time.perf_counter()
         say(f"\n{number}/{len(EXPERIMENTS)}  {title}")
-        with warnings.catch_warnings():
+        # One thread: steps this small gain little from more, and lose much to a busy neighbour.
+        with warnings.catch_warnings(), threads(1):
             # Some of the networks are meant to diverge, and the claims tell it.
             warnings.filterwarnings("ignore", "the loss became", RuntimeWarning)
             one = experiment(task, seed)

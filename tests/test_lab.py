@@ -8,6 +8,7 @@ import gzip
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -331,6 +332,36 @@ def test_a_terminal_that_knows_no_sign_gets_another(monkeypatch, capsys):
     assert done.stdout == "?0.1 ? ?n\n"
     lab._say("±")
     assert capsys.readouterr().out == "±\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_broken_pipe_ends_cleanly(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fastnn", "lab", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert err == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_cleanly(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fastnn", "lab", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("3/8"):  # the third is under way
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "interrupted"
+    assert not (tmp_path / "index.html").exists(), "a page is complete or not there"
 
 
 def test_help_tells_what_it_does(capsys):

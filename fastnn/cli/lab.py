@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = run(task, options.out, options.seed, _say, _command(options))
     except ImportError as error:
         _fail(error)
+    except BrokenPipeError:
+        raise  # of stdout, not of a file
     except OSError as error:
         _fail(f"--out: cannot write to {options.out}: {error.strerror or error}")
     claims = [claim for one in done for claim in one.claims]

@@ -215,14 +215,6 @@ def _pictures(task: Task, found: Measured) -> tuple[Picture, ...]:
             (1, 3, 5),
         ),
         Picture(
-            "xavier-tanh-loss",
-            "Loss by epoch of 20 layers of tanh: from Xavier it falls towards zero, from too small "
-            "and from too large weights it stays at the entropy of the labels or above.",
-            "Of three variances only Xavier's lets 20 layers of tanh learn.",
-            lambda: _draw_loss(task, found.tanh, f"{TANH_DEPTH} layers of tanh"),
-            (6, 7, 8),
-        ),
-        Picture(
             "xavier-sigmoid-activations",
             "Three panels of histograms of sigmoid activations in layers 1, 3 and 5. Too small: a "
             "spike at one half. Xavier: a bell around one half. Too large: piled up at 0 and 1.",
@@ -237,6 +229,14 @@ def _pictures(task: Task, found: Measured) -> tuple[Picture, ...]:
             "Under sigmoid gradients vanish even with Xavier: the derivative is at most 1/4.",
             lambda: _draw_gradients(found, "sigmoid", (0, 2, 4)),
             (11,),
+        ),
+        Picture(
+            "xavier-tanh-loss",
+            "Loss by epoch of 20 layers of tanh: from Xavier it falls towards zero, from too small "
+            "and from too large weights it stays at the entropy of the labels or above.",
+            "Of three variances only Xavier's lets 20 layers of tanh learn.",
+            lambda: _draw_loss(task, found.tanh, f"{TANH_DEPTH} layers of tanh"),
+            (6, 7, 8),
         ),
         Picture(
             "xavier-sigmoid-loss",

@@ -174,6 +174,7 @@ def test_plot(capsys, idx_folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("heeds_sigint")
 def test_ctrl_c_ends_cleanly():
     process = start("demo", "--epochs", "1000000")
     deadline = time.monotonic() + 60

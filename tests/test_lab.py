@@ -349,6 +349,7 @@ def test_broken_pipe_ends_cleanly(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("heeds_sigint")
 def test_ctrl_c_ends_cleanly(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "fastnn", "lab", "--out", str(tmp_path)],

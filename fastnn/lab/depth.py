@@ -81,35 +81,31 @@ class Way:
 
 def signal(reports: list[Report]) -> Way:
     """std of z of the hidden layers."""
-    return _way(reports, lambda one: (one.z_std, one.predicted.z_std), chance.forward, 1)
+    pairs = [[(one.z_std, one.predicted.z_std) for one in r.layers[:-1]] for r in reports]
+    return _way(pairs, chance.forward(reports[0].layers)[:-1])
 
 
 def gradient(reports: list[Report]) -> Way:
     """Root mean square of the gradient by z of the hidden layers, over that of the last of them."""
-
-    def over_last(report: Report) -> list[float]:
-        s = chance.backward(report.layers)
-        return [one - s[-2] for one in s]
-
-    def way(one: Any) -> tuple[float | None, float | None]:
-        return one.grad_std, one.predicted.grad_std
-
-    return _way(reports, way, lambda layers: over_last(reports[0]), -1)
+    pairs = [[(one.grad_std, one.predicted.grad_std) for one in r.layers[:-1]] for r in reports]
+    s = chance.backward(reports[0].layers)[:-1]
+    return _way(pairs, [one - s[-1] for one in s], relative=True)
 
 
-def _way(reports: list[Report], of: Any, chances: Any, direction: int) -> Way:
-    logs: list[list[float]] = []
-    theories: list[list[float]] = []
-    for report in reports:
-        pairs = [of(one) for one in report.layers[:-1]]
-        start = (1.0, 1.0) if direction > 0 else pairs[-1]
-        measured = [(m or 0.0) / start[0] for m, _ in pairs]
-        theory = [(t or 0.0) / start[1] for _, t in pairs]
-        logs.append([math.log(max(m, TINY)) for m in measured])
-        theories.append([math.log(max(t, TINY)) for t in theory])
-    bands = np.array([chance.band(s, len(reports)) for s in chances(reports[0].layers)[:-1]])
-    theory = np.exp(np.mean(theories, axis=0))
-    return Way(np.exp(np.mean(logs, axis=0)), theory, theory * bands[:, 0], theory * bands[:, 1])
+def _way(
+    networks: list[list[tuple[float | None, float | None]]],
+    chances: list[float],
+    relative: bool = False,
+) -> Way:
+    """Of pairs of measured and predicted by layer, for each draw; relative: to the last layer."""
+    logs = np.log([
+        [[max(value or 0.0, TINY) for value in pair] for pair in pairs] for pairs in networks
+    ])  # fmt: skip
+    if relative:
+        logs = logs - logs[:, -1:]
+    measured, theory = np.exp(logs.mean(axis=0)).T
+    bands = np.array([chance.band(s, len(networks)) for s in chances])
+    return Way(measured, theory, theory * bands[:, 0], theory * bands[:, 1])
 
 
 def claims(found: Measured) -> tuple[Claim, ...]:

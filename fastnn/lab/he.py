@@ -121,7 +121,7 @@ def experiment(task: Task, seed: int) -> Experiment:
             _picture(task, measured, number, depth, name)
             for number, (name, depth) in enumerate(measured.found)
         ),
-        text=(
+        verdict=(
             "What model.report says of 30 layers of ReLU from Xavier, before training:\n"
             f"{report.verdict}"
         ),

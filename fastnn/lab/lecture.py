@@ -167,7 +167,7 @@ def experiment(task: Task, seed: int) -> Experiment:
                 tuple(range(2, 8)),
             ),
         ),
-        text=_as_text(found),
+        numbers=_as_text(found),
         code=(
             "model = fastnn.Sequential(fastnn.Linear(5, 4), fastnn.LeakyReLU(0.01), "
             "fastnn.Linear(4, 3))\n"

@@ -179,9 +179,10 @@ def _chapter(number: int, one: Experiment, images: Mapping[str, bytes]) -> list[
         *map(_claim, one.claims),
         "</ul>",
     ]
-    if one.text:
-        kind = "" if one.text[0].isupper() and "shape" in one.text else ' class="prose"'
-        parts.append(f'<pre{kind} tabindex="0">{html.escape(one.text)}</pre>')
+    if one.numbers:
+        parts.append(f'<pre tabindex="0">{html.escape(one.numbers)}</pre>')
+    if one.verdict:
+        parts.append(f'<pre class="prose" tabindex="0">{html.escape(one.verdict)}</pre>')
     if one.code:
         parts.append(f'<h3>Try it</h3>\n<pre tabindex="0">{html.escape(one.code)}</pre>')
     return [*parts, "</section>"]

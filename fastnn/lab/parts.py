@@ -140,7 +140,8 @@ class Experiment:
     formulas : a line each
     setup : what was measured, and how
     claims, pictures : the results
-    text : more results to print, such as matrices
+    numbers : more results to print, as lines whose columns are aligned
+    verdict : what `model.report` says of one of the networks
     code : how to try it oneself
     """
 
@@ -150,7 +151,8 @@ class Experiment:
     setup: str
     claims: tuple[Claim, ...]
     pictures: tuple[Picture, ...]
-    text: str = ""
+    numbers: str = ""
+    verdict: str = ""
     code: str = ""
 
     def bears_out(self, picture: Picture) -> bool:

@@ -53,8 +53,8 @@ def run(
             one = experiment(task, seed)
         for claim in one.claims:
             say(f"  {claim}")
-        if one.text:
-            say("\n" + "\n".join(f"    {line}" for line in one.text.splitlines()) + "\n")
+        for text in filter(None, (one.numbers, one.verdict)):
+            say("\n" + "\n".join(f"    {line}" for line in text.splitlines()) + "\n")
         for picture in one.pictures:
             png = io.BytesIO()
             drawing.save(picture.draw(), png, dpi=180)

@@ -221,7 +221,9 @@ def experiment(task: Task, seed: int) -> Experiment:
                 (3, 4, 7, 9),
             ),
         ),
-        text=f"What model.report says of the {DEEP} layers from ±0.1, before training:\n{verdict}",
+        verdict=(
+            f"What model.report says of the {DEEP} layers from ±0.1, before training:\n{verdict}"
+        ),
         code=(
             f"fastnn.compare_inits([{task.X.shape[1]}] + [{NARROW}] * {DEEP} + [{task.classes}], "
             'X, y,\n                     inits=["uniform", "normal", "he_normal"])'

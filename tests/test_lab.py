@@ -318,7 +318,9 @@ def test_without_matplotlib_the_error_names_the_mend(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SystemExit, match=r'error: lab: .*pip install "fastnn-cpu\[plot\]"'):
+    with pytest.raises(
+        SystemExit, match=r'error: figures: expected matplotlib.*pip install "fastnn-cpu\[plot\]"'
+    ):
         main(["lab", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

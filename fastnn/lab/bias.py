@@ -75,6 +75,7 @@ def _answer_to_zeros(bias: bool, seed: int) -> Array:
 
 
 def claims(found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     step = found.grid[1] - found.grid[0]
     # Where a curve passes one half, by linear interpolation; its second derivative times step^2
     # bounds the error, far below a step.

@@ -42,6 +42,7 @@ class Measured:
 
 
 def measure(task: Task, seed: int) -> Measured:
+    """Reports of fresh networks; nothing is trained."""
     reports: dict[str, dict[str, list[Report]]] = {}
     for name, activation in ACTIVATIONS.items():
         reports[name] = {}
@@ -109,6 +110,7 @@ def _way(
 
 
 def claims(found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     made = []
     for name, starts in found.reports.items():
         for start, reports in starts.items():

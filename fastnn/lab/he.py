@@ -31,6 +31,7 @@ class Measured:
 
 
 def measure(task: Task, seed: int) -> Measured:
+    """Both activations and depths, from both initializations."""
     found = {}
     for name, activation in ACTIVATIONS.items():
         for depth in DEPTHS:
@@ -63,6 +64,7 @@ def _when_half_is_learnt(task: Task, comparison: InitComparison) -> float:
 
 
 def claims(task: Task, measured: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     made = []
     for (name, depth), comparison in measured.found.items():
         slope = ACTIVATIONS[name].negative_slope

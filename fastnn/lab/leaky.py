@@ -56,6 +56,7 @@ class Measured:
 
 
 def measure(task: Task, seed: int) -> Measured:
+    """A network whose units are killed, and what becomes of it."""
     grid = np.linspace(-3, 3, 601)
     grid[300] = 0.0
     f = {name: leaky_relu(grid, slope) for name, slope in SLOPES.items()}
@@ -120,6 +121,7 @@ def _course(task: Task, sick: Sequential, activation: Activation, dead: Array, s
 
 
 def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     x = found.grid
     name = "Leaky ReLU, a = 0.01"
     wrong = np.count_nonzero(found.f[name] != np.where(x > 0, x, ALPHA * x))

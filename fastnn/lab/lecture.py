@@ -49,6 +49,7 @@ class Measured:
 
 
 def measure(seed: int) -> Measured:
+    """One network, and many draws of its first matrix."""
     model = Sequential(
         Linear(N_IN, N_HIDDEN, bias_init="uniform"),
         LeakyReLU(SLOPE),
@@ -76,6 +77,7 @@ def measure(seed: int) -> Measured:
 
 
 def claims(found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     shapes = " and ".join(str(weight.shape) for weight in found.weights)
     off, allowed = _by_hand(found)
     made = [

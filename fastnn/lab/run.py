@@ -40,7 +40,7 @@ def run(
 
     Raises OSError if the folder cannot be made or written, before anything is computed.
     """
-    drawing.require("lab")
+    drawing.require("figures")
     _check_folder(out)
     done, images = [], {}
     for number, (title, experiment) in enumerate(EXPERIMENTS.items(), 1):

@@ -66,6 +66,7 @@ def growth(slope: float, width: int, seed: int) -> float:
 
 
 def measure(task: Task, seed: int) -> Measured:
+    """The sweep over widths, then three networks trained."""
     sweep = {}
     for name, slope in SLOPES.items():
         widths = [round(critical(slope) * step) for step in STEPS]
@@ -114,6 +115,7 @@ def _on_theory(says: str, report: Report) -> Claim:
 
 
 def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     made = []
     for name, slope in SLOPES.items():
         widths, logs = found.sweep[name]

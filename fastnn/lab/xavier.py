@@ -42,6 +42,7 @@ class Measured:
 
 
 def measure(task: Task, seed: int) -> Measured:
+    """Deep networks before training, and the trainings."""
     reports: dict[str, dict[str, Report]] = {}
     kept: dict[str, dict[str, list[Kept]]] = {}
     X, y = task.X[:ROWS], task.y[:ROWS]
@@ -117,6 +118,7 @@ def _saturated(says: str, report: Report) -> Claim:
 
 
 def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     tanh, sigmoid = found.reports["tanh"], found.reports["sigmoid"]
     learnt = {name: task.learnt(curve[-1]) for name, curve in found.tanh.curves.items()}
     shallow = {name: task.learnt(curve[-1]) for name, curve in found.sigmoid.curves.items()}

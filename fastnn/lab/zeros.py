@@ -71,6 +71,7 @@ def _layers(
 
 
 def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
+    """What was measured, judged."""
     end = {name: losses[-1] for name, losses in found.losses.items()}
     zero = sum(
         int(np.count_nonzero(weight))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -125,6 +126,14 @@ def test_it_is_shown_as_text_html_dict_and_figure(data, tmp_path):
     deep = fastnn.compare_inits([N_IN] + [8] * 9 + [CLASSES], *data, inits=["zeros"], epochs=1)
     assert str(deep).startswith("20-8-...-4 of 10 layers, LeakyReLU(0.01): 1 epoch of")
     deep.plot(tmp_path / "deep.png")
+
+
+def test_without_matplotlib_the_error_names_the_mend(data, tmp_path, monkeypatch):
+    found = compare(data, epochs=1)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "fastnn-cpu\[plot\]"'):
+        found.plot(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_generator_is_advanced_once_and_rewound_by_errors(data):

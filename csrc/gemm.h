@@ -3,9 +3,10 @@
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
  *               pass and of dW as long as W stays in the cache.
  *   blocked     the same on blocks of B (kc x nc) that stay in L2 while all strips of A pass (Goto and
- *               van de Geijn 2008). B is copied to panels that lie one after another, transposed
- *               if need be, where its rows are pages apart and the rows of A many enough to pay for it.
- *               A strip of A is copied for all its panels, by the tiles of the strip before.
+ *               van de Geijn 2008). Where the rows of A are many, the block is copied to panels that lie
+ *               one after another: by the tiles of the first strip, which have its vectors in
+ *               registers; or before, where it must be transposed. The strip of A that comes next is
+ *               copied by the tiles of this one, which also fetch the next block into L2.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
  *   streamed    for up to four rows and a W that only the outer caches hold.
@@ -14,11 +15,13 @@
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
  * waits in C, which is exact. Thresholds are measured, on 48 KiB of L1 and 1 MiB of L2. */
 #include "gemm_tile.h"
+#include "gemm_common.h"
 #include "gemm_pack.h"
+#include "gemm_few.h"
 
-/* Bytes of B from which it comes in blocks; from which 48 rows pay for copying it, elsewhere 128. */
-#define GEMM_LARGE (1 << 20)
-#define GEMM_HUGE (6 << 20)
+/* Bytes of B above which it comes in blocks; above which 48 rows pay for copying it, elsewhere 192. */
+#define GEMM_LARGE (GEMM_MR > 8 ? 1 << 20 : 640 << 10)
+#define GEMM_HUGE (3 << 20)
 /* Bytes of W from which few rows stream through it. */
 #define GEMM_STREAM (2 << 20)
 /* Bytes between rows of B from which each lies in a page of its own, as good as. */
@@ -26,51 +29,11 @@
 /* Bytes of a block of B: it stays in L2 while the rows of A and C pass. */
 #define GEMM_BLOCK (384 << 10)
 
+/* Bytes of C up to which it may wait in the outer caches. */
+#define GEMM_C (8 << 20)
+
 #define NR (GEMM_NV * VL)
-#define KC ((ptrdiff_t)(2048 / sizeof(REAL)))  /* deepest block: a strip of A stays in L1 */
-#define STREAM 8                               /* rows of W that a row of C takes at a time */
-#define STREAM_ROWS 4                          /* rows of C from which its tiles are better */
-
-/* `parts` nearly equal parts of n: where the i-th begins. */
-INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
-    const ptrdiff_t each = n / parts, extra = n % parts;
-    return i * each + (i < extra ? i : extra);
-}
-INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-INLINE ptrdiff_t FN(round_up)(ptrdiff_t a, ptrdiff_t b) { return FN(ceil_div)(a, b) * b; }
-INLINE ptrdiff_t FN(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
-/* The epilogues that a tile does not do, over m x n elements of C at (i, j). */
-static void FN(finish)(const fnn_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {
-    const vec zero = vset1(0), slope = vset1((REAL)g->slope);
-    REAL *c = (REAL *)g->c + i * g->ldc + j;
-    if (!g->saved) {
-        for (; m > 0; m--, c += g->ldc) FN(act)(g->act, g->slope, n, c, c);
-        return;
-    }
-    const REAL *saved = (const REAL *)g->saved + i * g->lds + j;
-    for (; m > 0; m--, c += g->ldc, saved += g->lds) {
-        if (g->act > FNN_RELU) {
-            FN(act_grad)(g->act, g->slope, n, saved, c, c);
-            continue;
-        }
-        ptrdiff_t q = 0;
-        for (; q + VL <= n; q += VL) {
-            const vec v = vload(c + q), low = g->act == FNN_RELU ? zero : v * slope;
-            vstore(c + q, vsel(vgt(vload(saved + q), zero), v, low));
-        }
-        if (q < n) {
-            const vtail tail = vtail_make(n - q);
-            const vec v = vload_t(c + q, tail), low = g->act == FNN_RELU ? zero : v * slope;
-            vstore_t(c + q, vsel(vgt(vload_t(saved + q, tail), zero), v, low), tail);
-        }
-    }
-}
-
-INLINE int FN(act_in_tile)(const fnn_gemm *g) { return !g->saved && g->act <= FNN_RELU; }
-INLINE int FN(act_after)(const fnn_gemm *g) {
-    return !FN(act_in_tile)(g) && g->act != FNN_IDENTITY;
-}
+#define KC ((ptrdiff_t)(1536 / sizeof(REAL))) /* deepest block: a strip of A stays in L1 */
 
 /* The next tile of C is fetched while this one is computed. */
 INLINE void FN(prefetch_c)(const REAL *c, ptrdiff_t mr, ptrdiff_t ldc) {
@@ -99,39 +62,66 @@ static void FN(copy_strip)(const FN(source) *s, ptrdiff_t begin, ptrdiff_t k) {
     }
 }
 
+/* What the tiles of a strip do besides, in issue slots that they have to spare. */
+typedef struct {
+    FN(source) next;       /* the strip that comes next, where it is copied; else its copy is NULL */
+    ptrdiff_t copied;      /* rows of it */
+    const REAL *ahead;     /* what is fetched: from the next block of B a line of each row, a tile, or
+                            * from the next strip of A, where it is not copied, some elements a step */
+    ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
+    int fetch_c;
+} FN(errands);
+
+INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) {
+    t->from[0] = t->from[1] = t->ahead = t->b;
+    t->to = sink;
+    t->from_step = t->to_step = t->fetch = t->ahead_step = 0;
+    if (able && e->next.copy && e->copied < e->next.mr) {
+        t->from[0] = t->from[1] = e->next.a + e->copied * e->next.a_rs;
+        if (e->copied + 1 < e->next.mr) t->from[1] += e->next.a_rs;
+        t->to = e->next.copy + e->copied;
+        t->from_step = e->next.a_cs;
+        t->to_step = GEMM_MR;
+        t->fetch = 2 * e->next.a_rs;
+        e->copied += 2;
+    }
+    if (e->ahead) {
+        t->ahead = e->ahead;
+        t->ahead_step = e->ahead_step;
+        e->ahead += e->ahead_turn;
+    }
+}
+
 /* Columns [0, n) of mr rows of C, from t's b, c and start on. `panel` is the distance in B between one
- * NR columns and the next. Meanwhile `next`, if any, is copied. */
+ * NR columns and the next. Where b_copy is set, B is copied there on the way. */
 static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
-                      const FN(source) *next) {
-    const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest);
-    const ptrdiff_t parts = FN(ceil_div)(vectors, rows ? GEMM_WIDEST_ROWS(mr) : GEMM_WIDEST_COLS);
+                      FN(errands) *errands) {
+    const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest), full = n / NR;
+    const int by_panels = !rows || first->b_copy || panel > NR;
+    const ptrdiff_t parts = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
     const int advance = first->start != FN(zeros);
-    ptrdiff_t copied = 0;
     REAL sink[2];
     FN(tile) t = *first;
+    if (t.b_copy && n % NR)
+        FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {
         const ptrdiff_t nv = FN(part)(vectors, parts, i + 1) - FN(part)(vectors, parts, i);
         if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
-        if (next && copied < next->mr && GEMM_COPIES_IN(mr, nv)) {
-            t.from[0] = t.from[1] = next->a + copied * next->a_rs;
-            if (copied + 1 < next->mr) t.from[1] += next->a_rs;
-            t.to = next->copy + copied;
-            t.from_step = next->a_cs;
-            t.to_step = GEMM_MR;
-            copied += 2;
+        FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
+        if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
+        if (t.b_copy && i < full) {
+            FN(packs_tiles)[mr - 1](&t);
+            t.b_copy += t.k * NR;
         } else {
-            t.from[0] = t.from[1] = t.a;
-            t.to = sink;
-            t.from_step = t.to_step = 0;
+            (rows ? FN(rows_tiles)[mr - 1][nv - 1] : FN(cols_tiles)[mr - 1][nv - 1])(&t);
         }
-        if (panel) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
-        (rows ? FN(rows_tiles)[mr - 1][nv - 1] : FN(cols_tiles)[mr - 1][nv - 1])(&t);
         t.b += panel && nv == GEMM_NV ? panel : nv * VL;
         t.c += nv * VL;
         if (advance) t.start += nv * VL;
     }
-    if (next && copied < next->mr) FN(copy_strip)(next, copied, t.k);
+    if (errands->next.copy && errands->copied < errands->next.mr)
+        FN(copy_strip)(&errands->next, errands->copied, t.k);
 #if !GEMM_MASKED_FREE
     if (rest) {
         t.tail = vtail_make(rest);
@@ -148,25 +138,30 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
+    const ptrdiff_t worth = g->b_rs * size >= GEMM_APART || bytes > GEMM_HUGE ? 48 : 192;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
-    s.packs_b = g->b_cs != 1 || (g->m >= 128 && bytes >= GEMM_LARGE && g->b_rs * size >= GEMM_APART) ||
-                (g->m >= 48 && bytes >= GEMM_HUGE);
-    if (s.packs_b || (g->m > 1 && bytes >= GEMM_LARGE)) {
+    s.packs_b = g->b_cs != 1 || (bytes > GEMM_LARGE && g->m >= worth);
+    if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
         /* Rows a page apart meet in a quarter of L2's sets, whose ways hold 256 of them. */
         const ptrdiff_t most = !s.packs_b && g->b_rs * size % 4096 == 0 && g->m > GEMM_MR ? 128 : KC;
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
         s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
     }
-    s.copies_a = s.packs_b || (s.nc >= 8 * NR && g->m >= 48 &&
-                 (g->a_cs != 1 || g->a_rs * size % 4096 == 0));
+    /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
+    const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
+    s.copies_a = (GEMM_COPIES && s.packs_b) || (scattered && s.nc >= 8 * NR && g->m >= 48);
     return s;
 }
 
 /* One block: C(i, j) += A(i, p) B(p, j) for k rows of B from b on and n columns. */
 typedef struct {
     ptrdiff_t p, j, k, n;
-    const REAL *b;
-    REAL *a_copy;
+    int across;       /* the next block is beside this one, else below it */
+    const REAL *b;    /* where it lies: rows of ldb, a panel of NR columns `panel` after the one before */
+    ptrdiff_t ldb, panel;
+    const REAL *next; /* the block after this one, if it lies as this one does; else NULL */
+    REAL *b_copy;     /* where the tiles of the first strip leave its panels, for the others; or NULL */
+    REAL *a_copy;     /* room for two strips of A; or NULL */
 } FN(block);
 
 /* The r-th of the strips into which the rows are cut. */
@@ -174,212 +169,104 @@ static FN(source) FN(source_of)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t
     const ptrdiff_t i = FN(part)(g->m, strips, r);
     FN(source) s = {.a = (const REAL *)g->a + i * g->a_rs + b->p * g->a_cs, .a_rs = g->a_rs,
                     .a_cs = g->a_cs, .mr = FN(part)(g->m, strips, r + 1) - i};
-    if (b->a_copy) s.copy = b->a_copy + r % 2 * GEMM_MR * b->k;
+    if (b->a_copy && r < strips) s.copy = b->a_copy + r % 2 * GEMM_MR * b->k;
     return s;
 }
 
-static void FN(run_block)(const fnn_gemm *g, const FN(blocks) *s, const FN(block) *b) {
-    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
-    const int rows = g->a_cs == 1 && !s->copies_a, last = b->p + b->k >= g->k;
-    const ptrdiff_t panel = s->packs_b ? b->k * NR : s->copies_a || s->kc < g->k ? NR : 0;
-    FN(source) source = FN(source_of)(g, b, strips, 0);
-    if (s->copies_a) FN(copy_strip)(&source, 0, b->k);
+static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
+    FN(block) b = *block;
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
+    const int last = b.p + b.k >= g->k;
+    FN(source) source = FN(source_of)(g, &b, strips, 0);
+    FN(errands) errands = {.ahead_step = b.ldb, .ahead_turn = 64 / sizeof(REAL)};
+    errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
+    if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
-        const FN(source) next = FN(source_of)(g, b, strips, r + 1 < strips ? r + 1 : r);
-        FN(tile) t = {.k = b->k, .a = source.a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b->b,
-                      .ldb = s->packs_b ? NR : g->b_rs, .ldc = g->ldc, .slope = (REAL)g->slope,
+        FN(tile) t = {.k = b.k, .a = source.a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b.b, .ldb = b.ldb,
+                      .b_copy = r ? NULL : b.b_copy, .ldc = g->ldc, .slope = (REAL)g->slope,
                       .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY};
-        t.c = (REAL *)g->c + i * g->ldc + b->j;
-        t.start = b->p ? t.c : g->bias ? (const REAL *)g->bias + b->j : FN(zeros);
-        t.start_ld = b->p ? g->ldc : 0;
-        if (s->copies_a) {
+        t.c = (REAL *)g->c + i * g->ldc + b.j;
+        t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
+        t.start_ld = b.p ? g->ldc : 0;
+        if (b.a_copy) {
             t.a = source.copy;
             t.a_cs = GEMM_MR;
         }
-        FN(strip)(&t, source.mr, b->n, rows, panel, s->copies_a && r + 1 < strips ? &next : NULL);
-        if (last && FN(act_after)(g)) FN(finish)(g, i, b->j, source.mr, b->n);
+        errands.next = FN(source_of)(g, &b, strips, r + 1);
+        errands.copied = 0;
+        /* Late, so that it is still there: a strip fetches a line of each panel. */
+        if (r == (strips > lines ? strips - lines : 1)) errands.ahead = b.next;
+        if (!b.a_copy && g->a_cs == 1 && g->a_rs == b.k) { /* the strips lie one after another */
+            errands.ahead = errands.next.a;
+            errands.ahead_step = FN(ceil_div)(source.mr * NR, b.n);
+            errands.ahead_turn = errands.ahead_step * b.k;
+        }
+        FN(strip)(&t, source.mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
+        if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, source.mr, b.n);
+        if (!r && b.b_copy) {
+            b.b = b.b_copy;
+            b.ldb = NR;
+            b.panel = b.k * NR;
+        }
         i += source.mr;
-        source = next;
+        source = errands.next;
     }
 }
 
+/* The block of B at (p, j), and how it is come by. */
+static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b) {
+    const REAL *const base = g->b;
+    b->k = FN(least)(s->kc, g->k - b->p);
+    b->n = FN(least)(s->nc, g->n - b->j);
+    b->b = base + b->p * g->b_rs + b->j * g->b_cs;
+    if (s->packs_b && (g->b_cs != 1 || (!GEMM_COPIES && s->copies_a))) {
+        FN(pack_b)(b->k, b->n, b->b, g->b_rs, g->b_cs, g->work);
+        b->b = g->work;
+        b->ldb = NR;
+        b->panel = b->k * NR;
+        return;
+    }
+    b->ldb = g->b_rs;
+    b->panel = s->copies_a || s->kc < g->k ? NR : 0;
+    if (!s->packs_b) return;
+    b->b_copy = g->work;
+    const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
+    const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);
+    const REAL *const beside = base + b->j + b->n + (b->across ? b->p * g->b_rs : 0);
+    b->next = b->across ? (right ? beside : down ? below : NULL) : down ? below : right ? beside : NULL;
+}
+
+/* Where C fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
+ * pages, and each page is looked up once. Else all of k for some columns, while those of C stay. */
 static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
-    REAL *const b_copy = g->work;
-    FN(block) b = {.p = 0};
-    if (s.copies_a) b.a_copy = b_copy + (s.packs_b ? s.kc * s.nc : 0);
-    do { /* once also where k is 0 */
-        b.k = FN(least)(s.kc, g->k - b.p);
-        for (b.j = 0; b.j < g->n; b.j += s.nc) {
-            b.n = FN(least)(s.nc, g->n - b.j);
-            b.b = (const REAL *)g->b + b.p * g->b_rs + b.j * g->b_cs;
-            if (s.packs_b) {
-                FN(pack_b)(b.k, b.n, b.b, g->b_rs, g->b_cs, b_copy);
-                b.b = b_copy;
-            }
-            FN(run_block)(g, &s, &b);
-        }
-        b.p += b.k;
-    } while (b.p < g->k);
-}
-
-/* m sums that wait in y for the next `count` terms of each:
- * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. */
-INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_rs,
-                            ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, REAL *y, ptrdiff_t ldy) {
-    vec w[STREAM_ROWS][STREAM], sums[STREAM_ROWS];
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int q = 0; q < count; q++) w[i][q] = vset1(x[i * x_rs + q * x_cs]);
-#define STREAM_STEP(LOAD)                                                                          \
-    do {                                                                                           \
-        UNROLL for (int i = 0; i < m; i++) sums[i] = vload(y + i * ldy + j);                       \
-        UNROLL for (int q = 0; q < count; q++) {                                                   \
-            const vec v = LOAD;                                                                    \
-            UNROLL for (int i = 0; i < m; i++) sums[i] = vfma(w[i][q], v, sums[i]);                \
-        }                                                                                          \
-        UNROLL for (int i = 0; i < m; i++) vstore(y + i * ldy + j, sums[i]);                       \
-    } while (0)
-    ptrdiff_t j = 0;
-    for (; j + VL <= n; j += VL) STREAM_STEP(vload(b + q * ldb + j));
-    if (j < n) {
-        const vtail tail = vtail_make(n - j);
-        STREAM_STEP(vload_t(b + q * ldb + j, tail));
+    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s.kc) : 1; /* once also where k is 0 */
+    const ptrdiff_t widths = FN(ceil_div)(g->n, s.nc);
+    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C};
+    if (s.copies_a) b.a_copy = (REAL *)g->work + (s.packs_b ? s.kc * s.nc : 0);
+    for (ptrdiff_t i = 0; i < depths * widths; i++) {
+        b.p = (b.across ? i / widths : i % depths) * s.kc;
+        b.j = (b.across ? i % widths : i / depths) * s.nc;
+        FN(find_block)(g, &s, &b);
+        FN(run_block)(g, &b);
     }
-#undef STREAM_STEP
-}
-
-/* All terms of the sums of n columns: m rows, `count` terms at a time. Up to an aligned address first:
- * loads that straddle cache lines take a fifth longer. */
-INLINE void FN(stream_columns)(const fnn_gemm *g, const int m, const int count, ptrdiff_t n,
-                               ptrdiff_t head, const REAL *b, REAL *y, ptrdiff_t ldy) {
-    const REAL *x = g->a;
-    const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs;
-    ptrdiff_t p = 0;
-    for (; p + count <= g->k; p += count, x += count * cs, b += count * ldb) {
-        if (head) FN(stream_rows)(m, count, head, x, rs, cs, b, ldb, y - VL, ldy);
-        FN(stream_rows)(m, count, n - head, x, rs, cs, b + head, ldb, y, ldy);
-    }
-    for (; p < g->k; p++, x += cs, b += ldb) {
-        if (head) FN(stream_rows)(m, 1, head, x, rs, cs, b, ldb, y - VL, ldy);
-        FN(stream_rows)(m, 1, n - head, x, rs, cs, b + head, ldb, y, ldy);
-    }
-}
-
-/* Up to STREAM_ROWS rows of C, for a W that the inner caches do not hold: bound by reading W, so it is
- * read in long runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in
- * C, a cache line that two threads share would travel at each of their turns. A row of it begins with
- * a vector for the columns before the first aligned one. */
-static void FN(streamed)(const fnn_gemm *g) {
-    enum { LANES = VEC_BYTES / sizeof(REAL), WIDTH = STREAM_ROWS * 8192 / sizeof(REAL) };
-    REAL buffer[WIDTH + 2 * STREAM_ROWS * LANES] __attribute__((aligned(VEC_BYTES)));
-    const ptrdiff_t m = g->m, columns = WIDTH / STREAM_ROWS, ldy = columns + 2 * VL;
-    const int parallel = g->b_rs * (ptrdiff_t)sizeof(REAL) % VEC_BYTES == 0;
-    for (ptrdiff_t j = 0; j < g->n; j += columns) {
-        const REAL *b = (const REAL *)g->b + j;
-        const ptrdiff_t n = FN(least)(columns, g->n - j);
-        const ptrdiff_t head = FN(least)(
-            n, parallel ? (ptrdiff_t)(-(uintptr_t)b % VEC_BYTES / sizeof(REAL)) : 0);
-        const size_t head_bytes = (size_t)head * sizeof(REAL), bytes = (size_t)n * sizeof(REAL);
-        memset(buffer, 0, (size_t)(m * ldy) * sizeof(REAL));
-        for (ptrdiff_t i = 0; g->bias && i < m; i++) {
-            const REAL *const bias = (const REAL *)g->bias + j;
-            memcpy(buffer + i * ldy, bias, head_bytes);
-            memcpy(buffer + i * ldy + VL, bias + head, bytes - head_bytes);
-        }
-        switch (m) {
-        case 1: FN(stream_columns)(g, 1, 8, n, head, b, buffer + VL, ldy); break;
-        case 2: FN(stream_columns)(g, 2, 8, n, head, b, buffer + VL, ldy); break;
-        case 3: FN(stream_columns)(g, 3, 8, n, head, b, buffer + VL, ldy); break;
-        default: FN(stream_columns)(g, 4, 8, n, head, b, buffer + VL, ldy);
-        }
-        for (ptrdiff_t i = 0; i < m; i++) {
-            REAL *const y = buffer + i * ldy, *const c = (REAL *)g->c + i * g->ldc + j;
-            if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY)
-                FN(act)(g->act, g->slope, ldy, y, y);
-            memcpy(c, y, head_bytes);
-            memcpy(c + head, y + VL, bytes - head_bytes);
-        }
-    }
-    if (FN(act_after)(g)) FN(finish)(g, 0, 0, m, g->n);
-}
-
-/* VL terms of VL columns of C: the square of B^T at b is turned in registers. Fewer where `terms` or
- * `columns` is less. */
-INLINE void FN(turn_square)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x,
-                            ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
-    enum { LANES = VEC_BYTES / sizeof(REAL) };
-    vec r[LANES];
-    if (columns >= VL && terms >= VL) {
-        UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(b + q * ldb);
-        FN(transpose_square)(r);
-        UNROLL for (int q = 0; q < LANES; q++)
-            UNROLL for (int i = 0; i < m; i++)
-                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
-    } else {
-        const vtail across = vtail_make(FN(least)(terms, VL));
-        UNROLL for (int q = 0; q < LANES; q++) {
-            r[q] = vset1(0);
-            if (q < columns) r[q] = vload_t(b + q * ldb, across);
-        }
-        FN(transpose_square)(r);
-        UNROLL for (int q = 0; q < LANES; q++)
-            if (q < terms) UNROLL for (int i = 0; i < m; i++)
-                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
-    }
-}
-
-/* Two vectors of columns at a time: their sums are chains that the core runs side by side. */
-INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
-    const ptrdiff_t ldb = g->b_cs;
-    for (ptrdiff_t j = 0; j < g->n; j += 2 * VL) {
-        const ptrdiff_t n = g->n - j;
-        const REAL *x = g->a, *b = (const REAL *)g->b + j * ldb;
-        const vtail tail[2] = {vtail_make(FN(least)(n, VL)), vtail_make(n > VL ? FN(least)(n - VL, VL) : 0)};
-        vec sums[2][STREAM_ROWS];
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int i = 0; i < m; i++) {
-                sums[h][i] = vset1(0);
-                if (g->bias && n > h * VL)
-                    sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail[h]);
-            }
-        for (ptrdiff_t p = 0; p < g->k; p += VL, x += VL * g->a_cs, b += VL) {
-            FN(turn_square)(m, n, g->k - p, x, g->a_rs, g->a_cs, b, ldb, sums[0]);
-            if (n > VL)
-                FN(turn_square)(m, n - VL, g->k - p, x, g->a_rs, g->a_cs, b + VL * ldb, ldb, sums[1]);
-        }
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int i = 0; i < m; i++)
-                if (n > h * VL) vstore_t((REAL *)g->c + i * g->ldc + j + h * VL, sums[h][i], tail[h]);
-    }
-}
-
-/* Up to STREAM_ROWS rows of C, where a column of B is contiguous: bound by reading and turning B. */
-static void FN(turned)(const fnn_gemm *g) {
-    switch (g->m) {
-    case 1: FN(turn_columns)(g, 1); break;
-    case 2: FN(turn_columns)(g, 2); break;
-    case 3: FN(turn_columns)(g, 3); break;
-    default: FN(turn_columns)(g, 4);
-    }
-    for (ptrdiff_t i = 0; FN(act_in_tile)(g) && g->act != FNN_IDENTITY && i < g->m; i++) {
-        REAL *const c = (REAL *)g->c + i * g->ldc;
-        FN(act)(g->act, g->slope, g->n, c, c);
-    }
-    if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
 }
 
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
-#define T_ROWS FN(round_up)(8 * (VL / 2 + 1), VL)
+#define T_ROWS 96
 #define T_COLUMNS ((ptrdiff_t)GEMM_MR * 8)
 
 static void FN(transposed)(const fnn_gemm *g) {
     const ptrdiff_t m = g->m, ld = FN(round_up)(m, VL);
     REAL *const a = g->work, *const c = a + g->k * ld;
+    FN(errands) none = {.ahead = NULL};
     FN(transpose)(m, g->k, g->a, g->a_rs, a, ld);
     for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
         const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), strips = FN(ceil_div)(n, GEMM_MR);
-        if (g->bias)
-            for (ptrdiff_t q = 0; q < n * ld; q++) c[q] = ((const REAL *)g->bias)[j + q / ld];
+        for (ptrdiff_t q = 0; g->bias && q < n; q++) {
+            const vec b = vset1(((const REAL *)g->bias)[j + q]);
+            for (ptrdiff_t i = 0; i < ld; i += VL) vstore(c + q * ld + i, b);
+        }
         for (ptrdiff_t r = 0; r < strips; r++) {
             const ptrdiff_t begin = FN(part)(n, strips, r);
             FN(tile) t = {.k = g->k, .a_rs = g->b_cs, .a_cs = 1, .b = a, .ldb = ld, .ldc = ld,
@@ -389,17 +276,19 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);
             t.start_ld = g->bias ? ld : 0;
-            FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1, 0, NULL);
+            FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1, 0, &none);
         }
         FN(transpose)(n, m, c, ld, (REAL *)g->c + j, g->ldc);
         if (FN(act_after)(g)) FN(finish)(g, 0, j, m, n);
     }
 }
 
-/* The packed way costs as much as VL / 2 + 1 more rows, for W's transposition; the transposed one
- * an eighth more, and what its last vector of rows leaves empty. */
+/* Turning W costs as much as a few more rows, a vector that the last rows do not fill as many as are
+ * missing. What is turned here must stay in L2. */
 INLINE int FN(better_transposed)(const fnn_gemm *g) {
-    return g->b_cs != 1 && g->a_cs == 1 && 9 * FN(round_up)(g->m, VL) <= 8 * (g->m + VL / 2 + 1);
+    const ptrdiff_t rows = FN(round_up)(g->m, VL);
+    return g->b_cs != 1 && g->a_cs == 1 && rows <= g->m + 3 && rows <= T_ROWS &&
+           rows * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE / 2;
 }
 
 /* Never less for a larger m, n or k, so one answer serves all batches up to the largest: a shorter k
@@ -410,7 +299,7 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
-    if (b_cs == 1 && m < 48) return 0;
+    if (b_cs == 1 && m <= GEMM_MR) return 0;
     return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);
 }
 

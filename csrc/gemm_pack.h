@@ -1,17 +1,46 @@
 /* gemm_pack.h: copies of matrix blocks for gemm.h, in the layouts that the tiles like best. */
 
-/* A square of VL x VL in registers. A round of zips moves the top bit of the row number to the bottom of
- * the column number; log2 VL rounds exchange the two. */
-INLINE void FN(transpose_square)(vec *r) {
-    enum { LANES = VEC_BYTES / sizeof(REAL) };
-    vec z[LANES];
-    UNROLL for (int round = 1; round < LANES; round *= 2) {
-        UNROLL for (int q = 0; q < LANES / 2; q++) {
-            z[2 * q] = vzip_lo(r[q], r[q + LANES / 2]);
-            z[2 * q + 1] = vzip_hi(r[q], r[q + LANES / 2]);
-        }
-        UNROLL for (int q = 0; q < LANES; q++) r[q] = z[q];
+/* r[q] = column q of the square of VL x VL at p. A vector is loaded in pieces of 16 bytes from rows
+ * that far apart that only elements within 16 bytes are left to exchange: half of the shuffles of
+ * a transposition of whole rows, and none of them crosses 16 bytes. A row's pieces are read one after
+ * another: where rows are pages apart, L1 cannot hold a line of each. */
+INLINE void FN(transpose_square)(const REAL *p, ptrdiff_t ld, vec *r) {
+    enum { E = 16 / sizeof(REAL), CHUNKS = VEC_BYTES / 16 };
+    vec piece[CHUNKS][E];
+    UNROLL for (int i = 0; i < E; i++)
+        UNROLL for (int c = 0; c < CHUNKS; c++) piece[c][i] = vpieces(p + i * ld + c * E, E * ld);
+    UNROLL for (int c = 0; c < CHUNKS; c++, r += E) {
+#if F32
+        const vf64 ab_lo = (vf64)vzip_lo(piece[c][0], piece[c][1]);
+        const vf64 ab_hi = (vf64)vzip_hi(piece[c][0], piece[c][1]);
+        const vf64 cd_lo = (vf64)vzip_lo(piece[c][2], piece[c][3]);
+        const vf64 cd_hi = (vf64)vzip_hi(piece[c][2], piece[c][3]);
+        r[0] = (vec)vzip_lo_f64(ab_lo, cd_lo);
+        r[1] = (vec)vzip_hi_f64(ab_lo, cd_lo);
+        r[2] = (vec)vzip_lo_f64(ab_hi, cd_hi);
+        r[3] = (vec)vzip_hi_f64(ab_hi, cd_hi);
+#else
+        r[0] = vzip_lo(piece[c][0], piece[c][1]);
+        r[1] = vzip_hi(piece[c][0], piece[c][1]);
+#endif
     }
+}
+
+/* The same for a square of which only height x width elements exist, to columns of VL elements. Other
+ * elements are zero. */
+static void FN(transpose_part)(ptrdiff_t height, ptrdiff_t width, const REAL *p, ptrdiff_t ld,
+                               REAL *columns) {
+    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    REAL square[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
+    const vtail across = vtail_make(width < LANES ? width : LANES);
+    vec r[LANES];
+    for (ptrdiff_t q = 0; q < LANES; q++) {
+        vec row = vset1(0);
+        if (q < height) row = vload_t(p + q * ld, across);
+        vstore(square + q * LANES, row);
+    }
+    FN(transpose_square)(square, LANES, r);
+    UNROLL for (int q = 0; q < LANES; q++) vstore(columns + q * LANES, r[q]);
 }
 
 /* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. */
@@ -25,22 +54,15 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
             const ptrdiff_t width = n - j < LANES ? n - j : LANES;
             const REAL *const s = src + i * lds + j;
             REAL *const d = dst + j * ldd + i;
-            vec r[LANES];
             if (width == LANES && height == LANES) {
-                UNROLL for (int q = 0; q < LANES; q++) r[q] = vload(s + q * lds);
-            } else {
-                const vtail across = vtail_make(width);
-                UNROLL for (int q = 0; q < LANES; q++) {
-                    r[q] = vset1(0);
-                    if (q < height) r[q] = vload_t(s + q * lds, across);
-                }
-            }
-            FN(transpose_square)(r);
-            if (width == LANES && height == LANES) {
+                vec r[LANES];
+                FN(transpose_square)(s, lds, r);
                 UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
             } else {
-                UNROLL for (int q = 0; q < LANES; q++)
-                    if (q < width) vstore_t(d + q * ldd, r[q], down);
+                REAL columns[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
+                FN(transpose_part)(height, width, s, lds, columns);
+                for (ptrdiff_t q = 0; q < width; q++)
+                    vstore_t(d + q * ldd, vload(columns + q * LANES), down);
             }
         }
     }
@@ -50,21 +72,22 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
  * after another. */
 static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, ptrdiff_t b_cs,
                        REAL *dst) {
-    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 4 };
+    enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 8 };
     if (b_cs != 1) {
         for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
             FN(transpose)(n - j < WIDTH ? n - j : WIDTH, k, b + j * b_cs, b_cs, dst, WIDTH);
         return;
     }
-    for (ptrdiff_t p = 0; p < k; p++, b += b_rs) {
-        REAL *d = dst + p * WIDTH;
-        ptrdiff_t j = 0;
-        for (; j + WIDTH <= n; j += WIDTH, d += k * WIDTH) {
+    ptrdiff_t j = 0;
+    for (; j + WIDTH <= n; j += WIDTH, dst += k * WIDTH) {
+        const REAL *from = b + j;
+        REAL *d = dst;
+        for (ptrdiff_t p = 0; p < k; p++, from += b_rs, d += WIDTH)
             UNROLL for (int q = 0; q < GEMM_NV; q++) {
-                __builtin_prefetch(b + AHEAD * b_rs + j + q * VL);
-                vstore(d + q * VL, vload(b + j + q * VL));
+                __builtin_prefetch(from + AHEAD * b_rs + q * VL);
+                vstore(d + q * VL, vload(from + q * VL));
             }
-        }
-        for (; j < n; j++, d++) *d = b[j];
     }
+    for (ptrdiff_t p = 0; p < k && j < n; p++, b += b_rs)
+        memcpy(dst + p * WIDTH, b + j, (size_t)(n - j) * sizeof(REAL));
 }

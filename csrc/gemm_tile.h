@@ -24,7 +24,10 @@ typedef struct {
      * from[.][p * from_step] to to[p * to_step] and to[p * to_step + 1]. */
     const REAL *from[2];
     REAL *to;
-    ptrdiff_t from_step, to_step;
+    ptrdiff_t from_step, to_step, fetch;
+    const REAL *ahead;
+    ptrdiff_t ahead_step;
+    REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
 #ifndef GEMM_MASKED_FREE
@@ -35,6 +38,11 @@ typedef struct {
 #define GEMM_COPIES 0
 #endif
 #define GEMM_COPIES_IN(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
+
+/* Rows of B that a "packs" tile fetches ahead, from as far as memory. */
+#ifndef GEMM_AHEAD
+#define GEMM_AHEAD 16
+#endif
 
 #ifndef GEMM_SHAPES
 #define GEMM_PAIR(X, mr) X(mr, 1) X(mr, 2)
@@ -55,6 +63,11 @@ typedef struct {
 #define GEMM_SHAPES(X)                                                                         \
     GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)    \
     GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X)
+#if GEMM_MR == 14
+#define GEMM_TALL(X) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#else
+#define GEMM_TALL(X) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#endif
 #define GEMM_NV_MAX 16
 #define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : 2)
 #else
@@ -62,6 +75,7 @@ typedef struct {
 #define GEMM_SHAPES(X)                                                                         \
     GEMM_OCTET(X, 1) GEMM_QUAD(X, 2) GEMM_PAIR(X, 3) X(3, 3) GEMM_PAIR(X, 4) X(4, 3)           \
     GEMM_PAIR(X, 5) GEMM_PAIR(X, 6)
+#define GEMM_TALL(X) X(3) X(4) X(5) X(6)
 #define GEMM_NV_MAX 8
 #define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 8 : (mr) == 2 ? 4 : (mr) <= 4 ? 3 : 2)
 #endif
@@ -76,7 +90,7 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 }
 
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
-                          const int masked) {
+                          const int masked, const int packs) {
     const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs;
     const ptrdiff_t ldb = t->ldb, ldc = t->ldc, start_ld = t->start_ld;
     const REAL *a = t->a, *b = t->b, *const start = t->start;
@@ -85,7 +99,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const int copies = !rows && GEMM_COPIES_IN(mr, nv);
     const REAL *from = t->from[0], *from_2 = t->from[1];
     const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
-    REAL *to = t->to;
+    REAL *to = t->to, *b_copy = t->b_copy;
+    const REAL *ahead = t->ahead;
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
@@ -95,15 +110,29 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     for (ptrdiff_t p = t->k; p > 0; p--) {
         vec w[GEMM_NV_MAX];
         UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
+        if (packs) {
+            UNROLL for (int j = 0; j < nv; j++) {
+                __builtin_prefetch(b + GEMM_AHEAD * ldb + j * VL);
+                vstore(b_copy + j * VL, w[j]);
+            }
+            b_copy += nv * VL;
+        }
         UNROLL for (int i = 0; i < mr; i++) {
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
-        if (rows && mr > 4) /* W's next columns: where rows are pages apart nothing else fetches them */
+        if (rows && mr > 4) { /* W's next columns: where rows are pages apart nothing else fetches them */
             UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
+            __builtin_prefetch(ahead);
+            ahead += t->ahead_step;
+        }
         if (copies) {
-            to[0] = *from;
-            to[1] = *from_2;
+            memcpy(to, from, sizeof(REAL)); /* as integers: the vector units have no time for it */
+            memcpy(to + 1, from_2, sizeof(REAL));
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += t->ahead_step;
+            __builtin_prefetch(from + t->fetch);
+            __builtin_prefetch(from_2 + t->fetch);
             from += from_step;
             from_2 += from_step;
             to += to_step;
@@ -131,27 +160,35 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
 }
 
-#define GEMM_WIDEST_COLS 2
 #define TILE_ROWS(mr, nv)                                                                      \
     static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                      \
-        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE);                                         \
+        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE, 0);                                         \
     }
 #define TILE_COLS(mr, nv)                                                                      \
     static void FN(cols_##mr##x##nv)(const FN(tile) *t) {                                      \
-        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE);                                         \
+        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE, 0);                                         \
+    }
+#define TILE_PACKS(mr)                                                                         \
+    static void FN(packs_##mr)(const FN(tile) *t) {                                            \
+        FN(tile_body)(t, mr, GEMM_NV, !GEMM_COPIES, 0, 1);                                     \
     }
 GEMM_SHAPES(TILE_ROWS)
 GEMM_NARROW(TILE_COLS)
+GEMM_TALL(TILE_PACKS)
 #undef TILE_ROWS
 #undef TILE_COLS
+#undef TILE_PACKS
 
 typedef void (*FN(tile_function))(const FN(tile) *);
 #define TILE_ROWS(mr, nv) [mr - 1][nv - 1] = FN(rows_##mr##x##nv),
 #define TILE_COLS(mr, nv) [mr - 1][nv - 1] = FN(cols_##mr##x##nv),
 static const FN(tile_function) FN(rows_tiles)[GEMM_MR][GEMM_NV_MAX] = {GEMM_SHAPES(TILE_ROWS)};
-static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_WIDEST_COLS] = {GEMM_NARROW(TILE_COLS)};
+static const FN(tile_function) FN(cols_tiles)[GEMM_MR][GEMM_NV] = {GEMM_NARROW(TILE_COLS)};
+#define TILE_PACKS(mr) [mr - 1] = FN(packs_##mr),
+static const FN(tile_function) FN(packs_tiles)[GEMM_MR] = {GEMM_TALL(TILE_PACKS)};
 #undef TILE_ROWS
 #undef TILE_COLS
+#undef TILE_PACKS
 
 /* The columns that do not fill a vector, where masks are not free: four rows at a time. */
 #if !GEMM_MASKED_FREE
@@ -162,9 +199,9 @@ static void FN(tile_masked)(const FN(tile) *t, ptrdiff_t mr, int rows) {
 #define CASE(n)                                                                                \
     case n:                                                                                    \
         if (rows)                                                                              \
-            FN(tile_body)(&part, n, 1, 1, 1);                                                  \
+            FN(tile_body)(&part, n, 1, 1, 1, 0);                                                  \
         else                                                                                   \
-            FN(tile_body)(&part, n, 1, 0, 1);                                                  \
+            FN(tile_body)(&part, n, 1, 0, 1, 0);                                                  \
         break;
         switch (mr) {
             CASE(1) CASE(2) CASE(3)

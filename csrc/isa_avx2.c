@@ -69,6 +69,14 @@ INLINE_ISA void vstream_f32(float *p, __m256 v) { _mm256_stream_ps(p, v); }
 INLINE_ISA void vstream_f64(double *p, __m256d v) { _mm256_stream_pd(p, v); }
 INLINE_ISA void vstream_end(void) { _mm_sfence(); }
 
+#define HAVE_PIECES
+INLINE_ISA __m256 vpieces_f32(const float *p, ptrdiff_t step) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1);
+}
+INLINE_ISA __m256d vpieces_f64(const double *p, ptrdiff_t step) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(p + step), 1);
+}
+
 #include "bodies.h"
 
 #if defined(__clang__)

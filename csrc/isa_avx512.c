@@ -72,6 +72,17 @@ INLINE_ISA void vstream_f32(float *p, __m512 v) { _mm512_stream_ps(p, v); }
 INLINE_ISA void vstream_f64(double *p, __m512d v) { _mm512_stream_pd(p, v); }
 INLINE_ISA void vstream_end(void) { _mm_sfence(); }
 
+#define HAVE_PIECES
+INLINE_ISA __m512 vpieces_f32(const float *p, ptrdiff_t step) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + step), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 2 * step), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 3 * step), 3);
+}
+INLINE_ISA __m512d vpieces_f64(const double *p, ptrdiff_t step) {
+    return (__m512d)vpieces_f32((const float *)p, 2 * step);
+}
+
 #include "bodies.h"
 
 #if defined(__clang__)

@@ -36,6 +36,7 @@
 #undef vstream
 #undef vzip_lo
 #undef vzip_hi
+#undef vpieces
 
 #if F32
 #define REAL float
@@ -83,3 +84,4 @@
 #define vstream FN(vstream)
 #define vzip_lo FN(vzip_lo)
 #define vzip_hi FN(vzip_hi)
+#define vpieces FN(vpieces)

@@ -13,7 +13,8 @@
  *   vgt vge vlt veq       masks; false where a lane is NaN
  *   vsel(m, a, b)         m ? a : b               vmax(a, b)  a > b ? a : b
  *   vabs, vneg_if(v, s)   clear the sign; flip v's sign where s has one
- *   vzip_lo, vzip_hi      a0 b0 a1 b1 ... of the lower or the upper halves
+ *   vzip_lo, vzip_hi      in each 16 bytes, a0 b0 ... of their lower or upper halves
+ *   vpieces(p, step)      VEC_BYTES / 16 pieces of 16 bytes, at p, p + step, p + 2 step, ...
  *   vscale(a, n)          a 2^n, rounded once; |a| < 2, n whole, at most twice the exponent's range
  *   vsum(v), vtop(v)      the sum, the largest of all lanes, in every lane, always in the same pairs
  *   viota()               0, 1, 2, ...            vfirst(n)  mask of the first n lanes
@@ -165,26 +166,33 @@ VEC_TAIL(float, vf32, f32)
 VEC_TAIL(double, vf64, f64)
 #endif
 
-#define VEC_LO_2 0, 2
-#define VEC_HI_2 1, 3
-#define VEC_LO_4 0, 4, 1, 5
-#define VEC_HI_4 2, 6, 3, 7
-#define VEC_LO_8 0, 8, 1, 9, 2, 10, 3, 11
-#define VEC_HI_8 4, 12, 5, 13, 6, 14, 7, 15
-#define VEC_LO_16 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define VEC_HI_16 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#define VEC_ZIP(V, S, N)                                                                       \
-    INLINE V vzip_lo_##S(V a, V b) { return __builtin_shufflevector(a, b, VEC_LO_##N); }       \
-    INLINE V vzip_hi_##S(V a, V b) { return __builtin_shufflevector(a, b, VEC_HI_##N); }
 #if VEC_BYTES == 64
-VEC_ZIP(vf32, f32, 16)
-VEC_ZIP(vf64, f64, 8)
+#define VEC_ZIP_F64(a, b) a, 8 + b, 2 + a, 10 + b, 4 + a, 12 + b, 6 + a, 14 + b
+#define VEC_ZIP_F32(a, b)                                                                      \
+    a, 16 + a, b, 16 + b, 4 + a, 20 + a, 4 + b, 20 + b, 8 + a, 24 + a, 8 + b, 24 + b, 12 + a,  \
+        28 + a, 12 + b, 28 + b
 #elif VEC_BYTES == 32
-VEC_ZIP(vf32, f32, 8)
-VEC_ZIP(vf64, f64, 4)
+#define VEC_ZIP_F64(a, b) a, 4 + b, 2 + a, 6 + b
+#define VEC_ZIP_F32(a, b) a, 8 + a, b, 8 + b, 4 + a, 12 + a, 4 + b, 12 + b
 #else
-VEC_ZIP(vf32, f32, 4)
-VEC_ZIP(vf64, f64, 2)
+#define VEC_ZIP_F64(a, b) a, 2 + b
+#define VEC_ZIP_F32(a, b) a, 4 + a, b, 4 + b
+#endif
+INLINE vf32 vzip_lo_f32(vf32 a, vf32 b) { return __builtin_shufflevector(a, b, VEC_ZIP_F32(0, 1)); }
+INLINE vf32 vzip_hi_f32(vf32 a, vf32 b) { return __builtin_shufflevector(a, b, VEC_ZIP_F32(2, 3)); }
+INLINE vf64 vzip_lo_f64(vf64 a, vf64 b) { return __builtin_shufflevector(a, b, VEC_ZIP_F64(0, 0)); }
+INLINE vf64 vzip_hi_f64(vf64 a, vf64 b) { return __builtin_shufflevector(a, b, VEC_ZIP_F64(1, 1)); }
+
+#ifndef HAVE_PIECES
+#define VEC_PIECES(T, V, S)                                                                    \
+    INLINE V vpieces_##S(const T *p, ptrdiff_t step) {                                         \
+        V v;                                                                                   \
+        UNROLL for (int g = 0; g < VEC_BYTES / 16; g++)                                        \
+            memcpy((char *)&v + 16 * g, p + g * step, 16);                                     \
+        return v;                                                                              \
+    }
+VEC_PIECES(float, vf32, f32)
+VEC_PIECES(double, vf64, f64)
 #endif
 
 /* 64-bit product of the low 32 bits of each 64-bit lane; the high halves of the inputs are ignored. */

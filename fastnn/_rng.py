@@ -28,13 +28,24 @@ def stream_seed(rng: RNG = None) -> int:
     from numpy import uint64
     from numpy.random import default_rng
 
-    if isinstance(rng, (bool, str, bytes, float)):
-        raise TypeError(f"rng: expected {_EXPECTED}, got {rng!r}")
-    try:
-        generator = default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"rng: expected {_EXPECTED}, got {rng!r}") from None
+    check_rng(rng)
+    generator = default_rng(rng)
     return int(generator.integers(0, 2**64 - 1, dtype=uint64, endpoint=True))
+
+
+def check_rng(rng: RNG) -> None:
+    """TypeError or ValueError for what is none of these: default_rng takes more, and crashes on
+    some of it (numpy.matrix)."""
+    if rng is None:
+        return
+    from numpy import integer
+    from numpy.random import BitGenerator, Generator, SeedSequence
+
+    if isinstance(rng, int | integer) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"rng: expected {_EXPECTED}, got {rng!r}")
+    elif not isinstance(rng, SeedSequence | BitGenerator | Generator):
+        raise TypeError(f"rng: expected {_EXPECTED}, got {rng!r}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import as_bool, as_float, as_int
+from ._checks import as_bool, as_choice, as_float, as_int
 from .units import DEAD
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class History(dict[str, list[float]]):
     """What `fit` recorded: a list with one number an epoch under each name, also as attributes.
 
     "loss", "seconds" (validation included) and "lr" (that of the epoch's last step) always;
-    "accuracy" with cross-entropy; "val_loss" and "val_accuracy" with validation data. The
-    training loss is the mean over the epoch, while the parameters changed, and with dropout; the
-    validation loss is that after the epoch.
+    "accuracy" with cross-entropy, binary or not; "val_loss" and "val_accuracy" with validation
+    data. The training loss is the mean over the epoch, while the parameters changed, and with
+    dropout; the validation loss is that after the epoch.
 
     "dead_units.0" and so on for each Linear before a ReLU or LeakyReLU, by its number in the model:
     the share of its units that were positive on no row of the epoch (`dead_units` has them by that
@@ -116,9 +116,8 @@ class EarlyStopping:
         as_int(self.patience, "patience", 1)
         as_float(self.min_delta, "min_delta", 0.0)
         as_bool(self.restore_best, "restore_best")
-        if self.monitor is not None and self.monitor not in MONITORS:
-            names = ", ".join(MONITORS)
-            raise ValueError(f"monitor: expected one of {names}, got {self.monitor!r}")
+        if self.monitor is not None:
+            as_choice(self.monitor, "monitor", MONITORS)
 
 
 class Stopper:

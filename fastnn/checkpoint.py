@@ -127,14 +127,12 @@ def _found(
                 f"{name}: expected {value!r} as in this call, got {content['run'][name]!r}"
             )
     state = content["state"]
-    seed, stopped = as_int(state["seed"], "seed", 0), as_bool(state["stopped"], "stopped")
-    if seed >= 2**64:
-        raise ValueError(f"seed: expected 64 bits, got {seed}")
+    seed, stopped = as_int(state["seed"], "seed", 0, 2**64), as_bool(state["stopped"], "stopped")
     if seed != run.seed and not any_seed:
         raise ValueError("rng: expected the seed that the run began with, got another one")
     history = _history(tensors)
     best = _best(run, tensors, state) if run.stopper is not None else None
-    optimizer: dict[str, Any] = {"t": as_int(state["t"], "t", 0)}
+    optimizer: dict[str, Any] = {"t": as_int(state["t"], "t", 0, below=2**63)}
     for name in run.optimizer.state_names():
         optimizer[name] = tensors.pop(_OPTIMIZER + name)
         _check_flat(run, optimizer[name], _OPTIMIZER + name)

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from ._checks import as_choice
 from ._core.kernels import available_isas, isa
 from ._core.threads import available_cpus, get_num_threads, openmp_version, set_num_threads
 from ._version import version
@@ -49,11 +50,10 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If mode is another.
     """
-    if mode not in ("stdout", "dicts"):
-        raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
+    as_choice(mode, "mode", ("stdout", "dicts"))
     openmp = openmp_version()
     config = {
         "fastnn": version,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._checks import as_path
+
 __all__ = ["IdxData", "load_digits", "load_idx"]
 
 _UINT8 = 0x08  # IDX: the third byte of the magic number names the type of the values
@@ -63,13 +65,15 @@ def load_idx(directory: str | os.PathLike[str]) -> IdxData:
     ------
     FileNotFoundError
         If one of the four files is missing.
+    TypeError
+        If directory is not a path.
     ValueError
         If a file is truncated, has bytes left over, is not an IDX file of uint8 values with the
         right number of dimensions, or does not match the others; the message names the file.
 
     Format: Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits.
     """
-    directory = os.fspath(directory)
+    directory = as_path(directory, "directory")
     parts = {}
     for part in ("train", "t10k"):
         images_path = _find(directory, f"{part}-images-idx3-ubyte")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ._checks import as_path
 from ._initialization import Recorded
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     """
     import json
 
+    path = as_path(path, "path")
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata: expected text to text, got {key!r}: {type(value).__name__}")
@@ -246,7 +248,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     text += b" " * (-len(text) % 8)
     _check_memory(text)
     write_atomically(
-        os.fspath(path), [len(text).to_bytes(8, "little"), text] + [arrays[name] for name in names]
+        path, [len(text).to_bytes(8, "little"), text] + [arrays[name] for name in names]
     )
 
 
@@ -267,18 +269,19 @@ def write_atomically(path: str, parts: list[Any]) -> None:
     """Write a file of these buffers, complete or not at all."""
     path = os.path.realpath(path)  # through a symbolic link, as open() would
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
-    # Not tempfile, whose files are private: this one gets the permissions of any new file.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)
     try:
-        with open(descriptor, "wb") as file:
+        # Not tempfile, whose files are private: this one gets the permissions of any new file.
+        with open(temporary, "xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # Ctrl-C may have come when it had its name already
+            os.unlink(temporary)
+        if isinstance(error, OSError):  # which may name the temporary file, or none
+            raise type(error)(error.errno, error.strerror, path) from None
         raise
 
 
@@ -323,7 +326,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, dict[str, _Tensor], dict[str
 
     What goes wrong with the content, then or later, is a ValueError that names the path.
     """
-    path = os.fspath(path)
+    path = as_path(path, "path")
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
         kind = "a folder" if os.path.isdir(path) else "not a regular file"
         raise ValueError(f"{path}: expected a safetensors file, got {kind}")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ._checks import as_float_dtype
+from ._checks import as_choice, as_float_dtype
 from ._core.arrays import as_finite
 from ._core.random import normal_fill, truncated_normal_fill, uniform_fill
 from ._rng import stream_seed
@@ -88,7 +88,7 @@ def _shape(shape: Shape) -> tuple[int, ...]:
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape: expected lengths of at least 0, got {lengths}")
     if math.prod(length for length in lengths if length) > sys.maxsize // 8:
-        raise ValueError(f"shape: too large for an array, got {lengths}")
+        raise ValueError(f"shape: expected an array that fits into memory, got {lengths}")
     return lengths
 
 
@@ -102,8 +102,7 @@ def _fans(shape: Shape) -> tuple[int, int]:
 
 def _fan(shape: Shape, mode: str) -> float:
     fan_in, fan_out = _fans(shape)
-    if mode not in _MODES:
-        raise ValueError(f"mode: expected one of {', '.join(_MODES)}, got {mode!r}")
+    as_choice(mode, "mode", _MODES)
     return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
 
 
@@ -324,9 +323,7 @@ def _scaled_std(
     shape: Shape, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal"
 ) -> float:
     fan = _fan(shape, mode)
-    if distribution not in _DISTRIBUTIONS:
-        expected = ", ".join(_DISTRIBUTIONS)
-        raise ValueError(f"distribution: expected one of {expected}, got {distribution!r}")
+    as_choice(distribution, "distribution", _DISTRIBUTIONS)
     return math.sqrt(_positive(scale, "scale") / fan)
 
 
@@ -483,3 +480,19 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     if nonlinearity == "leaky_relu":
         return math.sqrt(2) / math.hypot(1.0, as_finite(negative_slope, "negative_slope"))
     return _GAINS[nonlinearity]
+
+
+_COMMON = """
+
+    Parameters and errors common to all initializers
+    ------------------------------------------------
+    shape : int or sequence of ints; of a weight, (n_out, n_in)
+    dtype, rng, stream, out : see `help(fastnn.init)`
+    Raises ValueError for wrong values and shapes, TypeError for wrong types, before anything is
+    written or rng advances.
+"""
+for _name in __all__:
+    _function = globals()[_name]
+    if _name != "calculate_gain" and _function.__doc__:  # none under python -OO
+        _function.__doc__ = _function.__doc__.rstrip() + _COMMON
+del _name, _function

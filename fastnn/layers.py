@@ -10,6 +10,7 @@ block, which the kernels read in whole vectors; the bias follows that block.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ from ._core.linear import linear, linear_backward
 from ._core.pointwise import act, act_grad, softmax, softmax_grad
 from ._core.random import dropout
 from ._initialization import Initialization, Recorded, auto, repeatable
-from ._rng import rewinding, stream_seed
+from ._rng import check_rng, rewinding, stream_seed
 
 if TYPE_CHECKING:
     from ._rng import RNG
@@ -120,7 +121,8 @@ class Linear(Layer):
     Raises
     ------
     ValueError, TypeError
-        If a size is below 1, an initializer is unknown or gives another shape, or dtype is another.
+        If a size is below 1, an initializer is unknown or gives another shape, dtype is another, or
+        rng is none of these.
 
     Notes
     -----
@@ -142,10 +144,16 @@ class Linear(Layer):
         dtype: DTypeLike = "float32",
         rng: RNG = None,
     ) -> None:
-        self.in_features = as_int(in_features, "in_features", 1)
-        self.out_features = as_int(out_features, "out_features", 1)
+        self.in_features = as_int(in_features, "in_features", 1, below=2**60)
+        self.out_features = as_int(out_features, "out_features", 1, below=2**60)
         self.has_bias = as_bool(bias, "bias")
+        if self.size > sys.maxsize // 8:
+            raise ValueError(
+                "in_features, out_features: expected a weight that fits into memory, got shape "
+                f"({self.out_features}, {self.in_features})"
+            )
         self.dtype = as_float_dtype(dtype)
+        check_rng(rng)
         self._rng = rng
         self._weight_init: Initialization | Recorded | None = None
         if not (isinstance(weight_init, str) and weight_init == "auto"):
@@ -213,11 +221,14 @@ class Linear(Layer):
         return self._bias_of(self._gradient()) if self.has_bias else None
 
     def __call__(self, x: ArrayLike) -> Array:
-        """x @ weight.T + bias for x of shape (m, n_in) or (n_in,)."""
+        """x @ weight.T + bias for x of shape (m, n_in) or (n_in,), converted to the layer's dtype.
+
+        Raises ValueError where x has another shape, TypeError where it is no array of real numbers.
+        """
         return linear(as_real(x, "x", self.dtype), self.weight, self.bias)
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of x for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of x for `backward`."""
         x = np.array(as_real(x, "x", self.dtype))
         y = linear(x, self.weight, self.bias)
         self._saved = x
@@ -233,6 +244,13 @@ class Linear(Layer):
         Returns
         -------
         ndarray, of the shape of x
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where grad does not fit.
+        RuntimeError
+            Without a `forward` before.
         """
         x, grad = self._take_saved(grad, self.out_features)
         grad_x, grad_weight, grad_bias = linear_backward(grad, x, self.weight)
@@ -310,18 +328,22 @@ class Activation(Layer):
     negative_slope: float = 0.0  # the slope far left of 0, where it is linear there
 
     def __call__(self, x: ArrayLike) -> Array:
-        """f(x), of x's shape and dtype."""
+        """f(x), of x's shape and dtype; TypeError where x is not of float32 or float64."""
         return act(self.name, x, self.negative_slope)
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of x or of f(x) for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of x or of f(x) for `backward`."""
         x = as_real(x, "x")
         y = self(x)
         self._saved = (x if self._needs_input() else y).copy()
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """grad * f'(x), of x's shape. The derivative at 0 is the slope on the left."""
+        """grad * f'(x), of x's shape. The derivative at 0 is the slope on the left.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         saved, grad = self._take_saved(grad)
         return act_grad(self.name, saved, grad, self.negative_slope)
 
@@ -390,16 +412,21 @@ class Softmax(Layer):
     """
 
     def __call__(self, x: ArrayLike) -> Array:
+        """Softmax of each row; TypeError for another dtype, ValueError for other dimensions."""
         return softmax(as_real(x, "x"))
 
     def forward(self, x: ArrayLike) -> Array:
-        """As `layer(x)`; keeps a copy of the result for `backward`."""
+        """As `layer(x)`, errors too; keeps a copy of the result for `backward`."""
         y = self(x)
         self._saved = y.copy()
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """y * (grad - sum of grad * y over the row), of x's shape."""
+        """y * (grad - sum of grad * y over the row), of x's shape.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         return softmax_grad(*self._take_saved(grad))
 
     def _operation(self) -> tuple[Any, ...]:
@@ -423,13 +450,14 @@ class Dropout(Layer):
     Raises
     ------
     ValueError, TypeError
-        If rate is not such a number.
+        If rate is not such a number, or rng none of these.
 
     Source: Srivastava et al. 2014.
     """
 
     def __init__(self, rate: float = 0.5, *, rng: RNG = None) -> None:
         self.rate = as_float(rate, "rate", 0.0, below=1.0)
+        check_rng(rng)
         self._rng = rng
         self._seed: int | None = None
         self._step = 0  # calls of forward: each has a stream of its own
@@ -439,11 +467,11 @@ class Dropout(Layer):
         return {"rate": self.rate}
 
     def __call__(self, x: ArrayLike) -> Array:
-        """A copy of x, shape (m, n) or (n,)."""
+        """A copy of x, of any shape; TypeError where x is not of float32 or float64."""
         return np.array(as_real(x, "x"))
 
     def forward(self, x: ArrayLike) -> Array:
-        """x with elements dropped, other ones at each call."""
+        """x with elements dropped, other ones at each call; errors as for `layer(x)`."""
         x = as_real(x, "x")
         if self._seed is None:
             self._seed = stream_seed(self._rng)
@@ -454,7 +482,11 @@ class Dropout(Layer):
         return y
 
     def backward(self, grad: ArrayLike) -> Array:
-        """grad with the same elements dropped as by the last `forward`."""
+        """grad with the same elements dropped as by the last `forward`.
+
+        Raises ValueError or TypeError where grad does not fit, RuntimeError without a `forward`
+        before.
+        """
         _, grad = self._take_saved(grad)
         assert self._seed is not None
         return dropout(grad, None, self._seed, self._stream, self.rate)

@@ -107,8 +107,9 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Copies of the state: "t", and flat arrays in the order of the model's buffer.
 
-        With the model's own `state_dict`, all that training needs to go on as if never stopped. The
-        arguments of the constructor are not part of it.
+        With the model's own `state_dict`, and its `dropout_state` where it has dropout, all that
+        training needs to go on as if never stopped. The arguments of the constructor are not part
+        of it.
         """
         if self._update is None:
             return dict(self._loaded or {"t": 0})
@@ -123,12 +124,14 @@ class Optimizer:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping of names to arrays, got {state!r}")
-        names = {"t", *self.state_names()} if state.get("t") or len(state) > 1 else {"t"}
+        t = as_int(state.get("t", 0), "t", 0, below=2**63)
+        names = {"t", *self.state_names()} if t or len(state) > 1 else {"t"}
         if state.keys() != names:
-            raise ValueError(f"state: expected {sorted(names)}, got {sorted(state)}")
+            got = sorted(map(str, state))
+            raise ValueError(f"state: expected {sorted(names)}, got {got}")
         loaded = {name: state[name] for name in self.state_names() if name in state}
         loaded = {name: np.array(as_real(value, name)) for name, value in loaded.items()}
-        loaded["t"] = as_int(state["t"], "t", 0)
+        loaded["t"] = t
         if self._update is None:
             self._loaded = loaded
         else:

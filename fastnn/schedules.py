@@ -2,7 +2,8 @@
 
 Each is a small object that is called with the step (an int, 0 for the first; a batch is a step)
 and gives the learning rate. They can be pickled, printed and compared; any other callable will do
-as well.
+as well. Arguments that are no such numbers raise ValueError or TypeError, a step that is no integer
+of at least 0 too.
 
     steps = epochs * math.ceil(len(X) / batch_size)
     Adam(lr=cosine(1e-3, steps, warmup=steps // 20))
@@ -20,7 +21,10 @@ __all__ = ["constant", "cosine", "exponential", "linear", "step_decay"]
 
 @dataclass(frozen=True)
 class constant:
-    """lr, reached from 0 along a straight line in the first `warmup` steps."""
+    """lr, reached from 0 along a straight line in the first `warmup` steps.
+
+    Raises ValueError or TypeError where lr or warmup is no such number, at least 0.
+    """
 
     lr: float
     warmup: int = 0
@@ -30,7 +34,7 @@ class constant:
         as_int(self.warmup, "warmup", 0)
 
     def __call__(self, step: int) -> float:
-        return self.lr * _warm(step, self.warmup)
+        return self.lr * _warm(_checked(step), self.warmup)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Falling:
             raise ValueError(f"warmup: expected fewer than steps = {self.steps}, got {self.warmup}")
 
     def __call__(self, step: int) -> float:
+        step = _checked(step)
         if step < self.warmup:
             return self.lr * _warm(step, self.warmup)
         done = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
@@ -60,7 +65,11 @@ class _Falling:
 
 
 class linear(_Falling):
-    """From lr to `final` along a straight line, after `warmup` of the `steps` steps up to lr."""
+    """From lr to `final` along a straight line, after `warmup` of the `steps` steps up to lr.
+
+    Raises ValueError or TypeError where lr, final or warmup is no such number, at least 0, or steps
+    no more than warmup.
+    """
 
     def _left(self, done: float) -> float:
         return 1.0 - done
@@ -69,7 +78,8 @@ class linear(_Falling):
 class cosine(_Falling):
     """From lr to `final` along half a cosine, after `warmup` of the `steps` steps up to lr.
 
-    Source: Loshchilov & Hutter 2017, without restarts.
+    Errors as for `linear` (ValueError, TypeError). Source: Loshchilov & Hutter 2017, without
+    restarts.
     """
 
     def _left(self, done: float) -> float:
@@ -78,7 +88,11 @@ class cosine(_Falling):
 
 @dataclass(frozen=True)
 class exponential:
-    """lr * factor^(step / every): smoothly, `factor` times as much after `every` steps."""
+    """lr * factor^(step / every): smoothly, `factor` times as much after `every` steps.
+
+    Raises ValueError or TypeError where lr or factor is no number of at least 0, or every no
+    integer of at least 1.
+    """
 
     lr: float
     factor: float
@@ -90,14 +104,27 @@ class exponential:
         as_int(self.every, "every", 1)
 
     def __call__(self, step: int) -> float:
-        return float(self.lr * self.factor ** (step / self.every))
+        return self._at(_checked(step) / self.every)
+
+    def _at(self, exponent: float) -> float:
+        try:
+            return float(self.lr * self.factor**exponent)
+        except OverflowError:  # which the optimizer refuses by name
+            return math.inf
 
 
 class step_decay(exponential):
-    """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps."""
+    """lr * factor^(step // every): in jumps, `factor` times as much after each `every` steps.
+
+    Errors as for `exponential` (ValueError, TypeError).
+    """
 
     def __call__(self, step: int) -> float:
-        return float(self.lr * self.factor ** (step // self.every))
+        return self._at(_checked(step) // self.every)
+
+
+def _checked(step: int) -> int:
+    return as_int(step, "step", 0, below=2**63)
 
 
 def _warm(step: int, warmup: int) -> float:

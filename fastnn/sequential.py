@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import training as _training
-from ._checks import as_bool, as_float
+from ._checks import as_bool, as_float, as_int
 from ._core.arrays import as_array, as_real
 from ._core.plan import Plan
 from ._initialization import repeatable
@@ -278,6 +278,25 @@ class Sequential:
         arrays = self._fitting(state)
         with self._claim:
             self._assign(arrays)
+
+    @property
+    def dropout_state(self) -> tuple[int, int]:
+        """(seed, step): what names the next masks of `forward`'s dropout.
+
+        Beside the `state_dict` of model and optimizer, what a loop of one's own sets to go on with
+        the same bits. Setting it raises ValueError or TypeError for anything but two such integers,
+        seed below 2**64 and step below 2**63, and RuntimeError as `forward` does.
+        """
+        return self._seed, self._step
+
+    @dropout_state.setter
+    def dropout_state(self, state: tuple[int, int]) -> None:
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise TypeError(f"dropout_state: expected (seed, step), got {state!r}")
+        seed = as_int(state[0], "dropout_state[0]", 0, below=2**64)
+        step = as_int(state[1], "dropout_state[1]", 0, below=2**63)
+        with self._claim:
+            self._seed, self._step = seed, step
 
     def _fitting(self, state: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """The checked values of a state_dict."""

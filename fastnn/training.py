@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_bool, as_int
+from ._checks import as_bool, as_int, as_path
 from ._core.arrays import as_array, as_real
 from ._core.trainer import Trainer
 from ._core.updates import Update
@@ -172,8 +172,9 @@ def evaluate(
     Returns
     -------
     dict
-        "loss", and with cross-entropy "accuracy", the part of the rows whose largest output is
-        that of their label (weights do not count there).
+        "loss", and "accuracy" (weights do not count there): with cross-entropy, the part of the
+        rows whose largest output is that of their label; with binary cross-entropy, the part of the
+        outputs that are above 0 where the target is above 1/2, and not above 0 where it is not.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def evaluate(
     _warn_of_double(model, the_loss)
     nothing = Update("sgd", model._parameters, model._parameters, [], lr=0.0)  # never applied
     trainer = _trainer(model, the_loss, data, nothing, 1, 0)
-    return _evaluated(trainer, the_loss, data)
+    return _evaluated(trainer, the_loss, data, model.n_out)
 
 
 class Data(NamedTuple):
@@ -285,12 +286,12 @@ class Run:
             step += 1
             if bar.shown:
                 bar.step()
-        values = _named(self.loss, trainer.loss_sum, trainer.correct, m)
+        values = _named(self.loss, trainer.loss_sum, trainer.correct, m, self.model.n_out)
         dead = self.dead(trainer)
         if not math.isfinite(values["loss"]):
             self.warn_of_loss(values["loss"], epoch, update.lr)
         if self.validation is not None:
-            measured = _evaluated(trainer, self.loss, self.validation)
+            measured = _evaluated(trainer, self.loss, self.validation, self.model.n_out)
             values |= {f"val_{name}": value for name, value in measured.items()}
         return values | dead | {"lr": update.lr, "seconds": time.perf_counter() - began}
 
@@ -344,15 +345,19 @@ def _trainer(
     return Trainer(plan, *arrays, loss.spec, update, batch_size, seed, watched)
 
 
-def _named(loss: Loss, loss_sum: float, correct: int, rows: int) -> dict[str, float]:
+def _named(
+    loss: Loss, loss_sum: float, correct: int, rows: int, columns: int | None
+) -> dict[str, float]:
     values = {"loss": loss_sum / rows}
     if isinstance(loss, CrossEntropy):
         values["accuracy"] = correct / rows
+    elif isinstance(loss, BinaryCrossEntropy) and columns is not None:
+        values["accuracy"] = correct / (rows * columns)
     return values
 
 
-def _evaluated(trainer: Trainer, loss: Loss, data: Data) -> dict[str, float]:
-    return _named(loss, *trainer.evaluate(data.X, data.targets, data.weights))
+def _evaluated(trainer: Trainer, loss: Loss, data: Data, columns: int | None) -> dict[str, float]:
+    return _named(loss, *trainer.evaluate(data.X, data.targets, data.weights), columns)
 
 
 def _check_data(
@@ -408,7 +413,7 @@ def _check_early_stopping(given: Any, loss: Loss, validated: bool) -> Stopper | 
         return None
     if not isinstance(given, EarlyStopping):
         given = EarlyStopping(as_int(given, "early_stopping", 1))
-    recorded = list(_named(loss, 0.0, 0, 1))
+    recorded = list(_named(loss, 0.0, 0, 1, 1))
     if validated:
         recorded += [f"val_{name}" for name in recorded]
     return Stopper(given, tuple(recorded))
@@ -427,9 +432,7 @@ def _check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
 
 def _check_checkpoint(path: Any) -> None:
     """That the end of the first epoch will not be the first to tell that it cannot be written."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"checkpoint: expected a path, got {path!r}")
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(os.path.abspath(as_path(path, "checkpoint")))
     if not os.path.isdir(folder):
         raise ValueError(f"checkpoint: expected a path in a folder that exists, got {path!r}")
 

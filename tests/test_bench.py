@@ -8,14 +8,17 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from fastnn import get_num_threads
 from fastnn._core import kernels
 from fastnn._core.limits import Probe
+from fastnn.cli import bench as module
 from fastnn.cli import main
 from fastnn.cli.bench import BLAS_VARIABLES, Row, _ahead, _line, measure
+from fastnn.cli.bench_cases import Case, Form, Forms
 
 KINDS = ("fma", "read", "write", "copy", "update", "stream_write", "stream_copy")
 ROW = re.compile(
@@ -60,6 +63,49 @@ def test_table_and_file(
     for row in rows:
         assert min(row["ratio"], row["ratio_out"], row["limit"]) > 0
     assert re.search(r"Ahead of plain NumPy in \d of 3 rows", text)
+
+
+class Known:
+    """Limits of a machine that is known: 2 GFLOP/s, and a bandwidth for each footprint."""
+
+    threads, flops = 1, 2e9
+
+    def bandwidth(self, kind: str, nbytes: float) -> float:
+        assert (kind, nbytes) == ("copy", 4 * 250)
+        return 8e9
+
+    def look(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("takes_out", [False, True])
+@pytest.mark.parametrize(("flops", "by", "share"), [(0, "copy", 0.25), (8e3, "FMA", 2.0)])
+def test_a_row_is_what_follows_from_times_and_limits(
+    monkeypatch: pytest.MonkeyPatch, takes_out: bool, flops: float, by: str, share: float
+) -> None:
+    """With times that are given, so that no noise can blur it: medians of ratios, not of times."""
+    ours = [[1e-6, 4e-6, 5e-6], [1e-6, 2e-6, 3e-6]]
+    theirs = [[4e-6, 4e-6, 6e-6], [5e-6, 3e-6, 3e-6]]
+    given = (ours if takes_out else ours[1:]) + theirs
+
+    def known(ours: list[Form], theirs: tuple[Form, ...], *_: object, rest: bool) -> object:
+        assert (len(ours), len(theirs), rest) == (len(given) - 2, 2, False)
+        return given
+
+    def call() -> None:
+        raise AssertionError("nobody calls it")
+
+    monkeypatch.setattr(module, "measure", known)
+    forms = Forms(call, call, call, call if takes_out else None)
+    case = Case("it", lambda dtype: forms, flops, 1000, 250, "copy")
+    limits = cast("module.Limits", Known())
+    row = module.run_case(case, "float32", limits, 1.0, 3)
+    assert (row.name, row.fastnn, row.numpy, row.numpy_out) == ("it", 2e-6, 4e-6, 3e-6)
+    assert row.ratio == pytest.approx(1.2 if takes_out else 2.0, rel=1e-12)
+    assert row.ratio_out == pytest.approx(1.5, rel=1e-12)
+    assert (row.limited_by, row.unit) == (by, "GFLOP/s" if flops else "GB/s")
+    assert row.limit == pytest.approx(share, rel=1e-12)
+    assert row.rate == pytest.approx((flops or 4000) / 2e-6, rel=1e-12)
 
 
 def test_rows_that_are_not_ahead_are_marked_and_named() -> None:

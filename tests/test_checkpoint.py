@@ -74,6 +74,80 @@ def test_resumed_training_ends_with_the_same_bits(data, tmp_path, cut, rng):
     assert history.best_epoch == resumed[2].best_epoch
 
 
+OPTIMIZERS = {
+    "SGD": lambda: fastnn.SGD(schedules.linear(0.1, 40)),
+    "momentum": lambda: fastnn.SGD(0.05, momentum=0.9, weight_decay=1e-3),
+    "Nesterov": lambda: fastnn.SGD(0.05, momentum=0.9, nesterov=True),
+    "Adam": lambda: fastnn.Adam(0.01, weight_decay=1e-3),
+    "AdamW": lambda: fastnn.AdamW(schedules.cosine(0.01, 40, warmup=5)),
+    "RMSprop": lambda: fastnn.RMSprop(0.01),
+    "RMSprop, momentum": lambda: fastnn.RMSprop(schedules.step_decay(0.01, 0.5, 7), momentum=0.9),
+}
+
+
+def deep(dtype="float32", rng=1):
+    return network(fastnn.Dropout(0.3), fastnn.GELU(), dtype=dtype, rng=rng, width=130)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_resumes_on_any_number_of_threads(
+    data, tmp_path, name, isa, dtype, set_threads
+):
+    X, y = data
+    make, whole, reference = OPTIMIZERS[name], deep(dtype), OPTIMIZERS[name]()
+    options = {"batch_size": 32, "sample_weight": np.linspace(1, 2, len(X)), "epochs": 4}
+    want = fit(whole, X, y, optimizer=reference, **options)
+    for before, after in ((1, 5), (5, 2), (2, 1)):
+        path = tmp_path / f"{before}"
+        set_threads(before)
+        with pytest.raises(Cut):
+            fit(
+                deep(dtype), X, y, optimizer=make(), checkpoint=path, callbacks=[cut_after(3)],
+                **options,
+            )  # fmt: skip
+        set_threads(after)
+        resumed, optimizer = deep(dtype, rng=2), make()
+        got = fit(resumed, X, y, optimizer=optimizer, checkpoint=path, **options)
+        assert bits(resumed) == bits(whole)
+        assert got.loss == want.loss
+        assert got.lr == want.lr
+        for key, value in reference.state_dict().items():
+            assert np.array_equal(optimizer.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_loop_of_ones_own_resumes_from_states(data, name, isa):
+    X, y = data
+    loss = fastnn.CrossEntropy()
+
+    def steps(model, optimizer, begin, end):
+        for i in range(begin, end):
+            rows = slice(i % 5 * 20, i % 5 * 20 + 20)
+            model.backward(loss(model.forward(X[rows]), y[rows])[1])
+            optimizer.step(model)
+
+    whole, optimizer = deep(), OPTIMIZERS[name]()
+    steps(whole, optimizer, 0, 12)
+    model, optimizer = deep(), OPTIMIZERS[name]()
+    steps(model, optimizer, 0, 5)
+    states = model.state_dict(), optimizer.state_dict(), json.loads(json.dumps(model.dropout_state))
+    resumed, optimizer = deep(rng=3), OPTIMIZERS[name]()
+    resumed.load_state_dict(states[0])
+    optimizer.load_state_dict(states[1])
+    resumed.dropout_state = states[2]
+    steps(resumed, optimizer, 5, 12)
+    assert bits(resumed) == bits(whole)
+
+
+@pytest.mark.parametrize("state", [None, 3, (1,), (1, 2, 3), (-1, 0), (2**64, 0), (0, 2.0)])
+def test_a_dropout_state_that_is_none_is_refused(state):
+    model = deep()
+    before = model.dropout_state
+    with pytest.raises((TypeError, ValueError), match=r"^dropout_state(\[[01]\])?: expected"):
+        model.dropout_state = state
+    assert model.dropout_state == before
+
+
 def test_a_checkpoint_may_be_given_more_epochs(data, tmp_path):
     X, y = data
     path = tmp_path / "run.safetensors"
@@ -137,6 +211,7 @@ def broken(tensors, text, change):
         lambda tensors, content: content["state"].pop("t"),
         lambda tensors, content: content["state"].update(t=-1),
         lambda tensors, content: content["state"].update(t=2.5),
+        lambda tensors, content: content["state"].update(t=2**63),
         lambda tensors, content: content["state"].update(seed=-1),
         lambda tensors, content: content["state"].update(seed=2**64),
         lambda tensors, content: content["state"].update(seed=math.inf),

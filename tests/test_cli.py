@@ -126,6 +126,9 @@ def test_demo_on_idx_files(capsys, idx_folder, tmp_path):
         (["--data", ""], 1, "--data: train-images.*no such"),
         (["--save", "/nothing/there/model"], 1, "--save: no such folder: /nothing/there"),
         (["--plot", "/nothing/there/a.png"], 1, "--plot: no such folder: /nothing/there"),
+        (["--save", ""], 1, "--save: expected the name of a file, got ''"),
+        (["--save", "."], 1, "--save: expected the name of a file, got '.'"),
+        (["--plot", "./"], 1, "--plot: expected the name of a file, got './'"),
         (["--plot", "a.txt"], 1, "ending in .png, .pdf or .svg, got 'a.txt'"),
         (["--epochs", "0"], 2, "whole number of at least 1, got '0'"),
         (["--batch-size", "-3"], 2, "--batch-size"),
@@ -157,6 +160,48 @@ def test_demo_with_a_broken_folder(idx_folder):
     assert (status, out) == (1, "")
     assert err.startswith("fastnn demo: error: --data: ")
     assert err.count("\n") == 1
+
+
+def test_demo_with_one_class(idx_folder):
+    for name, shape in NAMES[1::2]:
+        content = bytes([0, 0, 8, 1]) + shape[0].to_bytes(4, "big") + bytes(shape[0])
+        (idx_folder / (name + ".gz")).write_bytes(gzip.compress(content))
+    status, out, err = run("demo", "--data", str(idx_folder))
+    assert (status, out) == (1, "")
+    message = "expected labels of several classes, got only 0 in"
+    assert err == f"fastnn demo: error: --data: {message} {idx_folder}\n"
+
+
+@pytest.mark.parametrize("option", ["--save", "--plot"])
+def test_what_cannot_be_written_is_told_in_one_line(idx_folder, tmp_path, option):
+    if option == "--plot":
+        pytest.importorskip("matplotlib")
+    path = tmp_path / ("a" * 300 + ".png")
+    status, _, err = run("demo", "--data", str(idx_folder), "--epochs", "1", option, str(path))
+    assert status == 1
+    assert re.fullmatch(rf"fastnn demo: error: {option}: .*too long: '{path}'\n", err)
+
+
+def test_a_model_that_fits_into_no_memory_is_told_in_one_line(idx_folder):
+    status, _, err = run("demo", "--data", str(idx_folder), "--hidden", f"{10**15}")
+    assert status == 1
+    assert re.fullmatch("fastnn: error: not enough memory: .*\n", err)
+
+
+def test_a_batch_size_beyond_the_data_is_one_batch(idx_folder):
+    options = "--epochs", "1", "--batch-size", f"{10**20}"
+    status, _, err = run("demo", "--data", str(idx_folder), *options)
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_output_that_cannot_be_written_is_told_in_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fastnn", "info"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"fastnn: error: .*No space left on device\n", done.stderr)
 
 
 def test_plot_without_matplotlib(monkeypatch, tmp_path):

@@ -25,7 +25,7 @@ def test_show_config_prints_what_it_returns(capsys):
     assert {name.strip(): value.strip() for name, value in printed} == {
         name: f"{value}{serial if name == 'threads' else ''}" for name, value in config.items()
     }
-    with pytest.raises(ValueError, match="mode: expected 'stdout' or 'dicts', got 'json'"):
+    with pytest.raises(ValueError, match="mode: expected one of stdout, dicts, got 'json'"):
         fastnn.show_config("json")
 
 

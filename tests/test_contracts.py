@@ -15,6 +15,7 @@ import pytest
 from oracle import same_bits
 
 import fastnn
+from fastnn import init, schedules
 from fastnn._core import kernels, threads
 from fastnn._core.trainer import Trainer
 
@@ -42,6 +43,14 @@ def test_names_of_instruction_sets():
 def test_the_forced_instruction_set_is_the_one_that_runs(python, name):
     done = python(FUSED, FASTNN_ISA=name)
     assert done.stdout.split() == [name, str(name != "baseline")], done.stderr
+
+
+def test_each_instruction_set_has_code_of_its_own(python):
+    """The multiply-adds of a tile, which the code itself counts, differ from set to set."""
+    code = "from fastnn._core.limits import Probe; print(Probe('float32', 1, 0).run('fma', 1))"
+    counts = [python(code, FASTNN_ISA=name).stdout for name in kernels.available_isas()]
+    assert all(float(count) > 0 for count in counts)
+    assert len(set(counts)) == len(counts)
 
 
 def test_the_best_instruction_set_is_the_default(python):
@@ -196,6 +205,34 @@ def test_help_shows_the_signature_and_the_contract(name):
         assert section in text
     for parameter in parameters:
         assert parameter in text
+
+
+INITIALIZERS = [getattr(init, name) for name in init.__all__]
+MADE_BY_FASTNN = ("History", "Report", "StopTraining")  # whose constructors are not for users
+KINDS = [getattr(fastnn, name) for name in fastnn.__all__ if name not in MADE_BY_FASTNN]
+KINDS = [kind for kind in KINDS if inspect.isclass(kind)]
+SCHEDULES = [getattr(schedules, name) for name in schedules.__all__]
+METHODS = ("forward", "backward", "predict", "fit", "evaluate", "save", "step")
+METHODS += ("load_state_dict", "plot", "report")
+
+
+def tells_errors(thing):
+    text = inspect.getdoc(thing) or ""
+    return "Error" in text or "errors" in text
+
+
+@pytest.mark.parametrize("thing", [*INITIALIZERS, *SCHEDULES, fastnn.load, fastnn.data.load_idx])
+def test_help_tells_the_errors(thing):
+    assert tells_errors(thing)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_help_of_a_class_and_its_methods_tells_the_errors(kind):
+    if inspect.signature(kind).parameters:
+        assert tells_errors(kind)
+    for name in METHODS:
+        if name in dir(kind):
+            assert tells_errors(getattr(kind, name)), name
 
 
 CORE = pathlib.Path(threads.__file__).parent

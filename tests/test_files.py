@@ -98,10 +98,25 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device: .*model'$"):
         save_tensors(path, {"x": np.zeros(3)}, {})
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_an_interrupt_while_writing_stays_one(tmp_path, monkeypatch, name):
+    """Ctrl-C may be heard just after the file got its name."""
+    whole = getattr(os, name)
+
+    def interrupted(*arguments):
+        whole(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(tmp_path / "model", {"x": np.ones(3)}, {})
+    assert os.listdir(tmp_path) == (["model"] if name == "replace" else [])
 
 
 def test_permissions_are_those_of_a_new_file(tmp_path):
@@ -147,7 +162,7 @@ def test_folders_and_missing_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="not a regular file"):
         load_tensors(tmp_path / "pipe")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no/model'$"):
         save_tensors(tmp_path / "no" / "model", {}, {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):

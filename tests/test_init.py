@@ -265,7 +265,7 @@ def test_all_check_their_keywords_alike(name, error, match, keywords):
 @pytest.mark.parametrize("shape", [(10**30, 3), (2**40, 2**40), (1, 10**400)])
 def test_too_large_a_shape(name, shape):
     arguments = (0.5,) if name == "constant" else ()
-    with pytest.raises(ValueError, match="shape: too large for an array, got"):
+    with pytest.raises(ValueError, match="shape: expected an array that fits into memory, got"):
         getattr(init, name)(shape, *arguments)
 
 
@@ -312,6 +312,8 @@ READ_ONLY.setflags(write=False)
         (TypeError, "rng: .*'seed'", lambda: init.normal(3, rng="seed", out=W[0, :3])),
         (TypeError, "rng: .*1.5", lambda: init.normal(3, rng=1.5)),
         (TypeError, "rng: .*True", lambda: init.normal(3, rng=True)),
+        (TypeError, "rng: .*matrix", lambda: init.normal(3, rng=np.eye(2).view(np.matrix))),
+        (TypeError, r"rng: .*\[1, 2\]", lambda: init.normal(3, rng=[1, 2])),
         (ValueError, "rng: .*-1", lambda: init.normal(3, rng=-1)),
         (ValueError, "stream: .*-1", lambda: init.normal(3, stream=-1)),
         (ValueError, "low: ", lambda: init.uniform(3, 1.0, -1.0)),

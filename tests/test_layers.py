@@ -223,6 +223,8 @@ BAD_LINEAR = [
     ((3, 2), {"weight_init": "he"}, ValueError, "weight_init: expected one of .*he_normal"),
     ((3, 2), {"bias_init": "auto"}, ValueError, "bias_init: expected one of"),
     ((3, 2), {"weight_init": np.ones((3, 2))}, ValueError, r"weight_init: .*\(2, 3\).*\(3, 2\)"),
+    ((10**12, 10**12), {}, ValueError, "in_features, out_features: expected a weight that fits"),
+    ((3, 2), {"rng": "x"}, TypeError, "rng: expected None, a non-negative integer"),
     ((3, 2), {"bias_init": [1, 2, 3]}, ValueError, r"bias_init: expected shape \(2,\)"),
     ((3, 2), {"weight_init": np.ones((2, 3), complex)}, TypeError, "weight_init"),
     ((3, 2), {"weight_init": None}, TypeError, "weight_init"),
@@ -241,10 +243,11 @@ def test_an_initializer_that_gives_another_shape_is_refused():
         layer.forward(np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("rng", [-1, "0", 1.5, True])
-def test_a_bad_rng_is_refused(rng):
+@pytest.mark.parametrize("rng", [-1, "0", 1.5, True, [1], np.eye(2).view(np.matrix)])
+@pytest.mark.parametrize("make", [functools.partial(fastnn.Linear, 3, 2), fastnn.Dropout])
+def test_a_bad_rng_is_refused(make, rng):
     with pytest.raises((TypeError, ValueError), match="rng: expected"):
-        _ = fastnn.Linear(3, 2, rng=rng).weight
+        make(rng=rng)
 
 
 def test_setting_parameters_refuses_what_does_not_fit():

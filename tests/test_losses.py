@@ -127,7 +127,7 @@ def test_strided_and_read_only_arrays_are_taken(loss, rng):
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
-def test_a_loss_does_not_depend_on_the_number_of_threads(loss, rng, set_threads):
+def test_a_loss_does_not_depend_on_the_number_of_threads(loss, rng, isa, set_threads):
     y, target = example(loss, rng, m=3000, n=7, dtype="float32")
     weight = rng.random(len(y))
     results = []

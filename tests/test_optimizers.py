@@ -137,15 +137,16 @@ def test_a_copy_brings_the_state_to_the_next_model(clone, rng):
     assert same_bits(other.parameters()["0.weight"].copy(), model.parameters()["0.weight"].copy())
 
 
-def test_steps_do_not_depend_on_the_number_of_threads(rng, set_threads):
+@pytest.mark.parametrize("optimizer", EVERY, ids=repr)
+def test_steps_do_not_depend_on_the_number_of_threads(optimizer, isa, dtype, set_threads):
     results = []
     for n in (1, 2, 5):
         set_threads(n)
-        model = fastnn.Sequential(fastnn.Linear(300, 301), rng=0)
-        optimizer = fastnn.Adam(weight_decay=0.1)
+        model = fastnn.Sequential(fastnn.Linear(300, 301, dtype=dtype), rng=0)
+        one = copy.copy(optimizer)
         for seed in range(3):
             set_gradients(model, random_gradients(model, np.random.default_rng(seed)))
-            optimizer.step(model)
+            one.step(model)
         results.append(model.state_dict()["0.weight"])
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
@@ -245,6 +246,13 @@ def test_bad_types_are_refused(make, message):
         make()
 
 
+def test_a_schedule_that_grows_without_bound_is_refused_by_name():
+    model, optimizer = network(), fastnn.SGD(schedules.exponential(0.1, 2.0))
+    optimizer.load_state_dict({"t": 2000})
+    with pytest.raises(ValueError, match=r"lr\(2000\): expected a finite number, got inf"):
+        optimizer.step(model)
+
+
 @pytest.mark.parametrize("value", [-1.0, math.nan, "fast", None])
 def test_a_schedule_that_gives_nonsense_is_refused_before_anything_changes(value):
     model = network()
@@ -271,6 +279,7 @@ def test_state_that_does_not_fit_is_refused():
         ({"t": 1}, "state: expected"),
         ({**state, "more": 1}, "state: expected"),
         ({**state, "t": -1}, "t: expected an integer of at least 0"),
+        ({**state, "t": 2**63}, "t: expected an integer of at least 0 and below 9.22337e\\+18"),
         ({**state, "mean": state["mean"][:-1]}, "mean: expected float64 of shape"),
         ({**state, "square": state["square"].astype("float32")}, "square: expected float64"),
     ]:

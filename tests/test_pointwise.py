@@ -213,12 +213,16 @@ def test_nan_and_infinity(isa, dtype, name):
     ends = pointwise.act(name, np.array([np.inf, -np.inf], dtype))
     want = {
         "identity": (np.inf, -np.inf), "leaky_relu": (np.inf, -np.inf), "relu": (np.inf, 0),
-        "tanh": (1, -1), "sigmoid": (1, 0),
+        "tanh": (1, -1), "sigmoid": (1, 0), "gelu": (np.inf, 0), "silu": (np.inf, 0),
     }  # fmt: skip
-    if name in want:
-        assert tuple(ends) == want[name]
-    else:
-        assert ends[0] == np.inf
+    assert tuple(ends) == want[name]
+    steep = {"identity": (1, 1), "leaky_relu": (1, 0.01), "relu": (1, 0), "gelu": (1, 0)}
+    steep["silu"] = (1, 0)
+    slopes = pointwise.act_derivative(name, np.array([np.inf, -np.inf], dtype))
+    assert np.array_equal(slopes, np.array(steep.get(name, (0, 0)), dtype))
+    signs = pointwise.act(name, np.array([-0.0, 0.0], dtype))
+    if name != "sigmoid":
+        assert same_bits(signs, np.array([-0.0, 0.0], dtype)), "-0.0 keeps its sign"
 
 
 def test_unknown_activation():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_the_gradients_of_a_model_are_those_of_central_differences(make, rng):
+def test_the_gradients_of_a_model_are_those_of_central_differences(make, isa, rng):
     model = make()
     x, target = rng.standard_normal((6, 5)), rng.random((6, 3))
     loss = fastnn.BinaryCrossEntropy()
@@ -80,27 +82,54 @@ def test_the_gradients_of_a_model_are_those_of_central_differences(make, rng):
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 def test_a_model_computes_what_its_layers_do(make, rng):
     model, x = make(), rng.standard_normal((9, 5))
-    want = one_by_one(model, x)
-    np.testing.assert_allclose(model.predict(x), want, rtol=1e-14)
+    assert same_bits(model.predict(x), one_by_one(model, x))
     assert same_bits(model(x), model.predict(x))
     assert same_bits(model.forward(x, training=False), model.predict(x))
     assert same_bits(model.predict(x[2]), model.predict(x)[2])
 
 
-def test_layers_backward_in_a_model_fill_the_models_gradients(rng):
-    model, x = network(fastnn.Tanh()), rng.standard_normal((6, 5))
-    grad = rng.standard_normal((6, 3))
-    model.forward(x)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(5, 4, 3), (64, 300, 10), (1, 700, 2)])
+def test_the_layers_one_by_one_give_the_bits_of_the_model(
+    activation, widths, isa, n_threads, dtype, rng
+):
+    layers = []
+    for n_in, n_out in itertools.pairwise(widths):
+        layers += [fastnn.Linear(n_in, n_out, dtype=dtype), ACTIVATIONS[activation]()]
+    model = fastnn.Sequential(*layers, rng=0)
+    x = rng.standard_normal((70, widths[0])).astype(dtype)
+    grad = rng.standard_normal((70, widths[-1])).astype(dtype)
+    want = model.forward(x)
     want_x = model.backward(grad, want_grad_x=True)
-    want = {name: view.copy() for name, view in model.gradients().items()}
+    want_gradients = model._gradients.copy()
+    assert want_gradients.any()
     model._gradients[...] = 0
     for layer in model:
         x = layer.forward(x)
     for layer in reversed(list(model)):
         grad = layer.backward(grad)
-    np.testing.assert_allclose(grad, want_x, rtol=1e-13)
-    for name, view in model.gradients().items():
-        np.testing.assert_allclose(view, want[name], rtol=1e-13)
+    assert same_bits(x, want)
+    assert same_bits(grad, want_x)
+    assert same_bits(model._gradients, want_gradients)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nan_and_infinity_stay_in_their_rows(activation, isa, n_threads, dtype, rng):
+    model = fastnn.Sequential(
+        fastnn.Linear(40, 130, dtype=dtype),
+        ACTIVATIONS[activation](),
+        fastnn.Linear(130, 6, dtype=dtype),
+        ACTIVATIONS[activation](),
+        rng=0,
+    )
+    x = rng.standard_normal((90, 40)).astype(dtype)
+    want = model.predict(x)
+    x[17, 3], x[60, 39] = np.nan, np.inf
+    others = np.delete(np.arange(90), [17, 60])
+    for got in (model.predict(x), model.forward(x)):
+        assert same_bits(got[others], want[others])
+        assert np.isnan(got[17]).all()
+        assert not same_bits(got[60], want[60])
 
 
 def test_want_grad_x_changes_nothing_else(rng):
@@ -383,6 +412,27 @@ def test_training_in_another_thread_is_refused_and_predict_is_not(rng):
     assert errors == ["this model is being trained in another thread"] * 5
     assert same_bits(answers[0], want)
     model.forward(x)
+
+
+def test_predict_holds_no_lock_while_it_works(set_threads, rng):
+    """A row is answered, and Python runs, while another thread is in a long call of predict."""
+    set_threads(1)
+    model = fastnn.Sequential(fastnn.Linear(512, 2048), fastnn.Tanh(), fastnn.Linear(2048, 512))
+    x = rng.standard_normal((8000, 512)).astype(np.float32)
+    want, underway = model.predict(x[0]), threading.Event()
+    began = time.perf_counter()
+    model.predict(x)
+    alone = time.perf_counter() - began
+    thread = threading.Thread(target=lambda: (underway.set(), model.predict(x)))
+    thread.start()
+    underway.wait()
+    time.sleep(alone / 20)
+    began = time.perf_counter()
+    got = model.predict(x[0])
+    waited = time.perf_counter() - began
+    thread.join()
+    assert same_bits(got, want)
+    assert waited < alone / 2
 
 
 def test_a_failing_initializer_leaves_layers_and_generators_as_they_were():

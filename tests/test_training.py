@@ -215,7 +215,26 @@ def test_one_output_takes_flat_targets(data):
         model = network(n_out=1)
         history = model.fit(X, targets, loss=loss, optimizer="adamw", epochs=20, batch_size=16)
         assert history.loss[-1] < 0.7 * history.loss[0]
-        assert "accuracy" not in history
+        assert ("accuracy" in history) == (loss == "binary_cross_entropy")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_accuracy_of_binary_answers_is_a_share_of_outputs(data, dtype, n_threads):
+    X, y = data
+    targets = np.stack([y > 1, y % 2, y == 0], axis=1).astype("float32")
+    targets[::7] = 0.5, 0.4, 0.6
+    model = network(n_out=3, dtype=dtype)
+    options = {"loss": "binary_cross_entropy", "optimizer": fastnn.SGD(0.0), "batch_size": 64}
+    history = fit(model, X, targets, epochs=1, validation_data=(X, targets), **options)
+    right = ((model.predict(X) > 0) == (targets > 0.5)).mean()
+    assert 0.2 < right < 0.8
+    assert history.accuracy == history.val_accuracy == [right]
+    rule = fastnn.EarlyStopping(2, monitor="val_accuracy")
+    options["optimizer"] = fastnn.Adam(0.01)
+    history = fit(
+        model, X, targets, epochs=40, validation_data=(X, targets), early_stopping=rule, **options
+    )
+    assert history.val_accuracy[history.best_epoch] == max(history.val_accuracy) > right
 
 
 def test_a_second_fit_goes_on(data):

@@ -199,7 +199,7 @@ static void check_exact(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, pt
 
 static void check_sizes(const fnn_kernels *k) {
     const ptrdiff_t mr = k->gemm_mr, nr = k->gemm_nr, vl = k->lanes;
-    const ptrdiff_t kc = 4096 / k->itemsize; /* KC of gemm.h */
+    const ptrdiff_t kc = 1536 / k->itemsize; /* KC of gemm.h */
     const ptrdiff_t ms[] = {0, 1, 2, 3, 4, 5, mr - 1, mr, mr + 1, 2 * mr + 3};
     const ptrdiff_t ns[] = {0, 1, 2, vl - 1, vl, vl + 1, nr - 1, nr, nr + 1, 2 * nr + 1, 100};
     const ptrdiff_t ks[] = {0, 1, 2, 7, 64, kc - 1, kc, kc + 1};
@@ -214,6 +214,7 @@ static void check_sizes(const fnn_kernels *k) {
         for (ptrdiff_t size = 1; size <= 130; size++) {
             check_exact(&p, (enum form)form, 1 + size % 3, size, 9, variant++);
             check_exact(&p, (enum form)form, size, 1 + 7 * (size % 6), 9, variant++);
+            if (size <= 4 * mr) check_exact(&p, (enum form)form, size, 5 * nr - 1, 9, variant++);
         }
     problem_free(&p);
 }
@@ -289,6 +290,18 @@ static void check_random(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrdiff
         }
         check_splits(&p);
     }
+    problem_free(&p);
+}
+
+/* A C that the caches do not hold is computed in another order of blocks: rows of it have the same bits. */
+static void check_large(const fnn_kernels *k) {
+    const ptrdiff_t m = 4200, n = 520, depth = 520;
+    problem p = problem_make(k, (size_t)(m * (n + PAD) * k->itemsize));
+    shape(&p, FORWARD, m, n, depth, PAD, 0, 1, 0);
+    set_guards(&p);
+    run(&p, &p.g);
+    check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));
+    check_block(&p, m - 60, 60, 0, n);
     problem_free(&p);
 }
 
@@ -431,6 +444,8 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 3, 301, 700, 1);
     check_random(k, 1, 1100, 90, 0);
     check_random(k, 512, 780, 1024 - PAD, 0); /* packed; rows of A 4096 bytes apart */
+    check_random(k, 60, 1100, 800, 0); /* several blocks both ways, few strips */
+    check_large(k);
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 1, 37, 40);
     check_epilogues(k, 1, 791, 733); /* the row streams through W, its halves do not */

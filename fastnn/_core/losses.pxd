@@ -12,3 +12,8 @@ cdef Loss parse_loss(tuple spec) except *
 cdef void loss_rows(const fnn_kernels *K, const Loss *loss, Py_ssize_t m, Py_ssize_t n,
                     const void *z, const void *targets, const void *weights, double scale,
                     void *grad, double *row_loss) noexcept nogil
+# How many answers are right. Cross-entropy: rows whose guess, the largest output's index, is their
+# label. Binary cross-entropy: outputs above 0 where the target is above 1/2, or neither. Else 0.
+cdef Py_ssize_t count_right(const fnn_kernels *K, const Loss *loss, Py_ssize_t m, Py_ssize_t n,
+                            const void *z, const void *targets,
+                            const int64_t *guesses) noexcept nogil

@@ -34,6 +34,23 @@ cdef void loss_rows(const fnn_kernels *K, const Loss *loss, Py_ssize_t m, Py_ssi
         row_loss[i] /= n
 
 
+cdef Py_ssize_t count_right(const fnn_kernels *K, const Loss *loss, Py_ssize_t m, Py_ssize_t n,
+                            const void *z, const void *targets,
+                            const int64_t *guesses) noexcept nogil:
+    cdef const int64_t *labels = <const int64_t *>targets
+    cdef Py_ssize_t i, right = 0
+    if loss.is_cross_entropy:
+        for i in range(m):
+            right += guesses[i] == labels[i]
+    elif loss.kind == FNN_BCE and K.itemsize == 4:
+        for i in range(m * n):
+            right += ((<const float *>z)[i] > 0) == ((<const float *>targets)[i] > 0.5)
+    elif loss.kind == FNN_BCE:
+        for i in range(m * n):
+            right += ((<const double *>z)[i] > 0) == ((<const double *>targets)[i] > 0.5)
+    return right
+
+
 cdef struct Rows:
     const fnn_kernels *K
     Loss loss

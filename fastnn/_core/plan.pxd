@@ -17,7 +17,7 @@ cdef class Plan:
     cdef double work_per_row       # multiply-adds of a forward pass
     cdef char *w
     cdef char *g
-    cdef list free_work            # workspaces of inference; each call under way holds one
+    cdef Buffer free_work          # the first of the workspaces of inference that no call holds
     cdef PyThread_type_lock training_lock
     cdef Training training         # pointers into training_memory, as laid out for `layout`
     cdef Buffer training_memory
@@ -30,6 +30,8 @@ cdef class Plan:
     cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil
     cdef double work(self, Py_ssize_t m) noexcept nogil
     cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *
+    cdef Buffer borrow(self)
+    cdef void give_back(self, Buffer buffer) noexcept
     cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1
     cdef int prepare(self, Py_ssize_t m, int team) except -1
     cdef int lock(self) except -1

@@ -5,6 +5,7 @@ call, so any number of threads may predict at once; the training workspace has a
 thread that trains the same model is refused.
 """
 
+cimport cython
 import numpy as np
 
 from cpython.buffer cimport (
@@ -66,7 +67,6 @@ cdef class Plan:
         self.w = bytes_of(parameters)
         if gradients is not None:
             self.set_gradients(gradients)
-        self.free_work = []
         self.training_memory = Buffer()
         self.pending = -1
         self.n_ops = len(ops)
@@ -174,6 +174,20 @@ cdef class Plan:
         m[0] = view.shape[0] if view.ndim == 2 else 1
         return rows
 
+    # Linked by hand: a list's memory comes and goes with its length.
+    cdef Buffer borrow(self):
+        """A workspace for one call."""
+        cdef Buffer buffer
+        with cython.critical_section(self):
+            buffer = self.free_work
+            if buffer is not None:
+                self.free_work, buffer.next = buffer.next, None
+        return Buffer() if buffer is None else buffer
+
+    cdef void give_back(self, Buffer buffer) noexcept:
+        with cython.critical_section(self):
+            self.free_work, buffer.next = buffer, self.free_work
+
     cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1:
         """All layers on m rows, in this call's own workspace."""
         cdef Inference t
@@ -193,16 +207,16 @@ cdef class Plan:
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
         if t.by_rows:
-            # Activations of a block of rows stay near the core; each block reads all the weights.
-            t.block = max(4, BLOCK // (row_bytes * mr)) * mr
+            # Activations of a block of rows stay near the core; each block reads all the weights. With
+            # one layer there is nothing to keep.
+            t.block = max(4, max(BLOCK, 2 * self.n_parameters * t.net.K.itemsize) // (row_bytes * mr)) * mr
+            if t.net.n_ops == 1:
+                t.block = m
             blocks = (m + t.block - 1) // t.block
             t.block = (m + blocks - 1) // blocks
         t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)
         t.member_bytes = 2 * aligned(t.block * row_bytes) + t.net.gemm_bytes
-        try:
-            buffer = self.free_work.pop()
-        except IndexError:
-            buffer = Buffer()
+        buffer = self.borrow()
         try:
             if t.by_rows:
                 buffer.reserve(team * t.member_bytes)
@@ -212,7 +226,7 @@ cdef class Plan:
             with nogil:
                 run_team(inference_task, &t, team)
         finally:
-            self.free_work.append(buffer)
+            self.give_back(buffer)
         return 0
 
     def predict(self, x, out=None):

@@ -76,7 +76,10 @@ cdef uint64_t as_word(object value, str name, int bits, int multiple=1) except? 
     kind = type(value)
     if kind is not int and (kind is bool or not hasattr(kind, "__index__")):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    number = value.__index__()
+    try:
+        number = value.__index__()
+    except TypeError:   # an array with axes, say
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
     if not 0 <= number < ONE << bits or number % multiple:
         raise ValueError(f"{name}: expected an integer in [0, 2**{bits})"
                          + (f", a multiple of {multiple}" if multiple > 1 else "")

@@ -1,6 +1,8 @@
 """The one place that opens threads.
 
 A team is an OpenMP parallel region; its size never changes what is computed, only who computes it.
+(Not a `prange`: a training step is one region with barriers between its operations, which may not stand
+in a loop that is shared out, and each member finds its own share so that no sum is ever cut.)
 After fork() a child of a process that has used OpenMP runs on one thread: the runtime's pool does not
 survive the fork, and the results are the same bits anyway.
 """
@@ -196,7 +198,10 @@ def set_num_threads(n):
     global threads
     if isinstance(n, bool) or not hasattr(type(n), "__index__"):
         raise TypeError(f"n: expected an integer of at least 1, got {n!r}")
-    n = n.__index__()
+    try:
+        n = n.__index__()
+    except TypeError:   # an array with axes, say
+        raise TypeError(f"n: expected an integer of at least 1, got {type(n).__name__}") from None
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"n: expected 1 to {MAX_THREADS}, got {n}")
     threads = n if fnn_openmp else 1

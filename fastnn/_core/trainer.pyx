@@ -8,9 +8,9 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
 from fastnn._core.csrc cimport FNN_LEAKY_RELU, FNN_RELU, fnn_kernels
 from fastnn._core.kernels cimport kernels
-from fastnn._core.losses cimport Loss, loss_rows, parse_loss
+from fastnn._core.losses cimport Loss, count_right, loss_rows, parse_loss
 from fastnn._core.memory cimport bytes_of
-from fastnn._core.passes cimport Rows, Training, step_task
+from fastnn._core.passes cimport Rows, Training, step_task, training_output
 from fastnn._core.plan cimport Plan
 from fastnn._core.threads cimport run_team, team_size
 from fastnn._core.updates cimport Update, begin_update
@@ -36,8 +36,8 @@ cdef class Trainer:
     watched : numbers of the plan's operations that are or end with a ReLU or LeakyReLU
         Whose dead units are counted.
 
-    `loss_sum`, `correct` and `rows` add up over the steps since reset(), and so do the units that
-    were positive.
+    `loss_sum`, `correct` (see count_right) and `rows` add up over the steps since reset(), and so do
+    the units that were positive.
     """
 
     cdef Plan plan
@@ -149,8 +149,8 @@ cdef class Trainer:
                 run_team(step_task, t, team)
                 for i in range(m):
                     self.loss_sum += t.row_loss[i]
-                    if self.loss.is_cross_entropy:
-                        self.correct += t.guesses[i] == (<const int64_t *>t.targets)[i]
+                self.correct += count_right(t.net.K, &self.loss, m, plan.n_out, training_output(t),
+                                            t.targets, t.guesses)
             self.rows += m
         finally:
             plan.unlock()
@@ -208,8 +208,8 @@ cdef class Trainer:
                         K.argmax(rows, plan.n_out, out, plan.n_out, guesses)
                     for i in range(rows):
                         loss_sum += row_loss[i]
-                        if self.loss.is_cross_entropy:
-                            correct += guesses[i] == (<const int64_t *>t)[at + i]
+                    correct += count_right(K, &self.loss, rows, plan.n_out, out,
+                                           t + at * target_bytes, guesses)
         finally:
             PyBuffer_Release(&view)
         return loss_sum, correct, m

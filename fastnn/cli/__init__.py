@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int = command.main(argv[1:])
         else:
             status = _help(argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started this
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -35,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has gone, as in `fastnn demo | head`: nothing more to say, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # of the output: the commands tell of their own files
+        print(f"fastnn: error: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        print(f"fastnn: error: not enough memory: {error}", file=sys.stderr)
         return 1
 
 

@@ -50,10 +50,10 @@ class Task(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     options = _parser().parse_args(argv)
-    if options.plot:
+    if options.plot is not None:
         _check_plot(options.plot)
-    if options.save:
-        _check_folder("--save", options.save)
+    if options.save is not None:
+        _check_file("--save", options.save)
     task = _read(options)
     if options.threads is not None:
         set_num_threads(options.threads)
@@ -98,14 +98,17 @@ def _fail(message: object) -> NoReturn:
     raise SystemExit(f"fastnn demo: error: {message}")
 
 
-def _check_folder(option: str, path: str) -> None:
+def _check_file(option: str, path: str) -> None:
+    """That the path is of a file in a folder that there is."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         _fail(f"{option}: no such folder: {folder}")
+    if not os.path.basename(path) or os.path.isdir(path):
+        _fail(f"{option}: expected the name of a file, got {path!r}")
 
 
 def _check_plot(path: str) -> None:
-    _check_folder("--plot", path)
+    _check_file("--plot", path)
     if not path.lower().endswith((".png", ".pdf", ".svg")):
         _fail(f"--plot: expected a file name ending in .png, .pdf or .svg, got {path!r}")
     try:
@@ -130,6 +133,8 @@ def _read(options: argparse.Namespace) -> Task:
             task = Task(name, *load_idx(options.data), 1 / 255)
         except (OSError, ValueError) as error:
             _fail(f"--data: {error}")
+        if not task.y.any():
+            _fail(f"--data: expected labels of several classes, got only 0 in {options.data}")
         defaults = {"hidden": [512, 256], "epochs": 10, "batch_size": 128}
     for name, value in defaults.items():
         if getattr(options, name) is None:
@@ -171,10 +176,16 @@ def _run(task: Task, options: argparse.Namespace) -> None:
     if options.plot:
         from .figure import draw
 
-        draw(history, f"{task.name}: {_shape(model)}", options.plot)
+        try:
+            draw(history, f"{task.name}: {_shape(model)}", options.plot)
+        except OSError as error:
+            _fail(f"--plot: {error}")
         print(f"Loss and accuracy: {options.plot}")
     if options.save:
-        model.save(options.save)
+        try:
+            model.save(options.save)
+        except OSError as error:
+            _fail(f"--save: {error}")
         print(f"Trained model: {options.save}")
 
 
@@ -257,7 +268,7 @@ def _compare(task: Task, options: argparse.Namespace) -> None:
     plain = PlainNetwork(
         [value.T for name, value in parameters.items() if name.endswith("weight")],
         [value for name, value in parameters.items() if name.endswith("bias")],
-        options.batch_size,
+        min(options.batch_size, len(task.y)),
         negative_slope=SLOPE,
         lr=LEARNING_RATE,
     )

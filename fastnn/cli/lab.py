@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the lab; returns the exit status: 0 if every claim holds, else 1."""
     options = _parser().parse_args(argv)
     from ..lab.parts import read
-    from ..lab.run import PAGE, run
+    from ..lab.run import PAGE, Unwritable, run
 
     began = time.perf_counter()
     try:
@@ -29,10 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = run(task, options.out, options.seed, _say, _command(options))
     except ImportError as error:
         _fail(error)
-    except BrokenPipeError:
-        raise  # of stdout, not of a file
-    except OSError as error:
-        _fail(f"--out: cannot write to {options.out}: {error.strerror or error}")
+    except Unwritable as error:
+        _fail(f"--out: cannot write to {options.out}: {error}")
     claims = [claim for one in done for claim in one.claims]
     held = sum(claim.holds for claim in claims)
     _say(
@@ -75,6 +73,8 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _say(text: str) -> None:
+    if sys.stdout is None:  # closed by who started this
+        return
     code = sys.stdout.encoding or "utf-8"
     # A terminal that knows no ± shows a ? in its place.
     print(text.encode(code, "replace").decode(code), flush=True)

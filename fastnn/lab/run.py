@@ -15,7 +15,7 @@ from . import bias, depth, he, leaky, lecture, small, xavier, zeros
 from .page import page
 from .parts import Experiment, Task
 
-__all__ = ["EXPERIMENTS", "run"]
+__all__ = ["EXPERIMENTS", "PAGE", "Unwritable", "run"]
 
 EXPERIMENTS: dict[str, Callable[[Task, int], Experiment]] = {
     "Bias": bias.experiment,
@@ -30,6 +30,10 @@ EXPERIMENTS: dict[str, Callable[[Task, int], Experiment]] = {
 PAGE = "index.html"
 
 
+class Unwritable(Exception):
+    """The folder cannot be made or written; the message tells why."""
+
+
 def run(
     task: Task, out: str, seed: int, say: Callable[[str], object], command: str
 ) -> list[Experiment]:
@@ -38,7 +42,8 @@ def run(
     say : is given each line as it is known
     command : that made the page, for the page
 
-    Raises OSError if the folder cannot be made or written, before anything is computed.
+    Raises ImportError without matplotlib, and Unwritable, both before anything is computed; and
+    Unwritable if a file cannot be written later.
     """
     drawing.require("figures")
     _check_folder(out)
@@ -59,17 +64,27 @@ def run(
             png = io.BytesIO()
             drawing.save(picture.draw(), png, dpi=180)
             images[picture.name] = png.getvalue()
-            write_atomically(os.path.join(out, f"{picture.name}.png"), [images[picture.name]])
+            _write(os.path.join(out, f"{picture.name}.png"), images[picture.name])
         done.append(one)
         say(f"  {time.perf_counter() - began:.1f} s")
     text = page(task, done, images, command)
-    write_atomically(os.path.join(out, PAGE), [text.encode("utf-8")])
+    _write(os.path.join(out, PAGE), text.encode("utf-8"))
     return done
 
 
+def _write(path: str, data: bytes) -> None:
+    try:
+        write_atomically(path, [data])
+    except OSError as error:
+        raise Unwritable(error.strerror or str(error)) from error
+
+
 def _check_folder(out: str) -> None:
-    os.makedirs(out, exist_ok=True)
     probe = os.path.join(out, f".{os.urandom(8).hex()}.part")
-    with open(probe, "wb"):
-        pass
-    os.unlink(probe)
+    try:
+        os.makedirs(out, exist_ok=True)
+        with open(probe, "wb"):
+            pass
+        os.unlink(probe)
+    except OSError as error:
+        raise Unwritable(error.strerror or str(error)) from error

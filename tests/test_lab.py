@@ -306,6 +306,21 @@ def test_a_disk_that_is_full(few, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_output_that_cannot_be_written_is_no_fault_of_the_folder(tmp_path):
+    """stdout_that is full, or closed."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fastnn", "lab", "--out", str(tmp_path)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "--out" not in done.stderr
+    code = "import sys\nsys.stdout = None\nfrom fastnn.cli import lab\nlab._say('x')"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
 def test_without_matplotlib_the_error_names_the_mend(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(

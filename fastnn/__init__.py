@@ -39,7 +39,7 @@ from .optimizers import SGD, Adam, AdamW, RMSprop
 from .sequential import Sequential
 
 if TYPE_CHECKING:
-    from .diagnosis import Report, predict_signal
+    from .diagnosis import InitComparison, Report, compare_inits, predict_signal
 
 __all__ = [
     "GELU",
@@ -54,6 +54,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "InitComparison",
     "LeakyReLU",
     "Linear",
     "RMSprop",
@@ -66,6 +67,7 @@ __all__ = [
     "StopTraining",
     "Tanh",
     "__version__",
+    "compare_inits",
     "data",
     "get_num_threads",
     "init",
@@ -81,7 +83,8 @@ __all__ = [
     "threads",
 ]
 
-_LATER = {"Report": "diagnosis", "predict_signal": "diagnosis"}  # imported when first used
+# Imported when first used.
+_LATER = dict.fromkeys(("InitComparison", "Report", "compare_inits", "predict_signal"), "diagnosis")
 
 
 def __getattr__(name: str) -> Any:

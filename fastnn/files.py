@@ -247,7 +247,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     _check_memory(text)
-    _write_atomically(
+    write_atomically(
         path, [len(text).to_bytes(8, "little"), text] + [arrays[name] for name in names]
     )
 
@@ -265,7 +265,8 @@ def _little_endian(name: str, array: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _write_atomically(path: str, parts: list[Any]) -> None:
+def write_atomically(path: str, parts: list[Any]) -> None:
+    """Write a file of these buffers, complete or not at all."""
     path = os.path.realpath(path)  # through a symbolic link, as open() would
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
     try:

@@ -61,7 +61,7 @@ def test_no_arguments_shows_help():
     status, out, err = run()
     assert status == 0
     assert err == ""
-    for command in ("demo", "bench", "info"):
+    for command in ("demo", "lab", "bench", "info"):
         assert re.search(rf"^  {command} ", out, re.M)
     assert max(map(len, out.splitlines())) < 80
 
@@ -219,6 +219,7 @@ def test_plot(capsys, idx_folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("heeds_sigint")
 def test_ctrl_c_ends_cleanly():
     process = start("demo", "--epochs", "1000000")
     deadline = time.monotonic() + 60

@@ -208,7 +208,8 @@ def test_help_shows_the_signature_and_the_contract(name):
 
 
 INITIALIZERS = [getattr(init, name) for name in init.__all__]
-MADE_BY_FASTNN = ("History", "Report", "StopTraining")  # whose constructors are not for users
+# Their constructors are not for users.
+MADE_BY_FASTNN = ("History", "InitComparison", "Report", "StopTraining")
 KINDS = [getattr(fastnn, name) for name in fastnn.__all__ if name not in MADE_BY_FASTNN]
 KINDS = [kind for kind in KINDS if inspect.isclass(kind)]
 SCHEDULES = [getattr(schedules, name) for name in schedules.__all__]

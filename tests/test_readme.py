@@ -9,7 +9,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -19,3 +19,5 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "he_normal, slope 0.01" in printed
     assert "verdict: healthy" in printed
+    assert "problem: symmetry" in printed
+    assert (tmp_path / "inits.png").exists()

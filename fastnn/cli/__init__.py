@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["main", "positive"]
+__all__ = ["main", "positive", "seed"]
 
 COMMANDS = {
     "demo": "train a network on real handwritten digits, or on MNIST-like files",
+    "lab": "why a network learns: eight experiments, with a page to read",
     "bench": "time each kernel against plain NumPy on this machine",
     "info": "show version, instruction set, threads, NumPy and its BLAS",
 }
@@ -58,6 +59,15 @@ def positive(limit: int | None = None) -> Callable[[str], int]:
         return number
 
     return whole
+
+
+def seed(text: str) -> int:
+    """What argparse reads a seed with: a whole number of at least 0."""
+    import argparse
+
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
 
 
 def _help(argv: list[str]) -> int:

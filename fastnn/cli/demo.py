@@ -17,13 +17,14 @@ import numpy as np
 
 from ..config import get_num_threads, set_num_threads
 from ..data import load_digits, load_idx
+from ..drawing import require
 from ..layers import LeakyReLU, Linear
 from ..losses import CrossEntropy
 from ..optimizers import Adam
 from ..schedules import linear
 from ..sequential import Sequential as Network
 from ..training import History
-from . import positive
+from . import positive, seed
 from .plain_numpy import PlainNetwork
 
 LEARNING_RATE = 1e-3
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive(), metavar="N", help="images in a minibatch")
     add(
         "--seed",
-        type=_seed,
+        type=seed,
         default=0,
         metavar="N",
         help="of the weights and the order of the images (default 0)",
@@ -87,12 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--plot", metavar="FILE", help="draw loss and accuracy to a .png, .pdf or .svg file")
     add("--save", metavar="FILE", help="write the trained model to a .safetensors file")
     return parser
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return int(text)
 
 
 def _widths(text: str) -> list[int]:
@@ -117,9 +112,9 @@ def _check_plot(path: str) -> None:
     if not path.lower().endswith((".png", ".pdf", ".svg")):
         _fail(f"--plot: expected a file name ending in .png, .pdf or .svg, got {path!r}")
     try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        _fail('--plot needs matplotlib: pip install "fastnn-cpu[plot]"')
+        require("--plot")
+    except ImportError as error:
+        _fail(error)
 
 
 def _read(options: argparse.Namespace) -> Task:

@@ -1,4 +1,4 @@
-"""The figure that `Report.plot` writes. Needs matplotlib."""
+"""The figures that `Report.plot` and `InitComparison.plot` write. Need matplotlib."""
 
 from __future__ import annotations
 
@@ -6,37 +6,27 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from .. import drawing
 from .figures import Figures
 
 if TYPE_CHECKING:
+    from .compare import InitComparison
     from .report import Report
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_comparison"]
 
-_MEASURED = {"color": "black", "marker": "o", "linestyle": "-", "markersize": 4}
-_THEORY = {
-    "color": "tab:orange",
-    "marker": "s",
-    "linestyle": "--",
-    "markersize": 6,
-    "markerfacecolor": "none",
-}
+_MEASURED = drawing.STYLES[0] | {"markersize": 4}
+_THEORY = drawing.STYLES[1] | {"markersize": 6, "markerfacecolor": "none"}
+_LAYER = "layer (number in the model)"
 
 
 def draw(report: Report, path: str | os.PathLike[str]) -> None:
     """Signal, gradients and units by layer, told apart by dash, marker and hatch too."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'plot: expected matplotlib, which is not installed: pip install "fastnn-cpu[plot]"'
-        ) from error
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure, (signals, gradients, units) = drawing.figure(12, 4.2, columns=3)
     figure.suptitle(_title(report), fontsize=11)
-    signal, gradients, units = figure.subplots(1, 3)
     layers = report.layers
     _lines(
-        signal,
+        signals,
         [one.z_std for one in layers],
         [one.predicted.z_std for one in layers],
         "Pre-activations z = W x + b",
@@ -51,16 +41,15 @@ def draw(report: Report, path: str | os.PathLike[str]) -> None:
         f"root mean square of dL/dz\n({unit})",
     )
     _units(units, report)
-    for axes in (signal, gradients, units):
-        axes.set_xlabel("layer (number in the model)")
-        every = max(1, math.ceil(len(layers) / 12))
-        places = range(0, len(layers), every)
-        axes.set_xticks(list(places), [str(layers[i].index) for i in places])
-        axes.set_xlim(-0.6, len(layers) - 0.4)
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    for axes in (signals, gradients, units):
+        _number_layers(axes, [one.index for one in layers])
+    drawing.save(figure, path)
+
+
+def _number_layers(axes: Any, numbers: list[int]) -> None:
+    places = range(0, len(numbers), drawing.step(numbers))
+    axes.set_xticks(list(places), [str(numbers[i]) for i in places])
+    axes.set_xlim(-0.6, len(numbers) - 0.4)
 
 
 def _title(report: Report) -> str:
@@ -75,8 +64,7 @@ def _lines(
     axes: Any, measured: list[float | None], predicted: list[float | None], title: str, label: str
 ) -> None:
     """Both by layer, on a logarithmic axis; what is 0, infinite or unknown is left out."""
-    axes.set_title(title, fontsize=10)
-    axes.set_ylabel(label)
+    drawing.dress(axes, title, _LAYER, label)
     drawn: list[float] = []
     for values, name, style in ((predicted, "theory", _THEORY), (measured, "measured", _MEASURED)):
         kept = [
@@ -100,8 +88,7 @@ def _lines(
 
 def _units(axes: Any, report: Report) -> None:
     """Shares of units that do not work, as bars side by side."""
-    axes.set_title("Units", fontsize=10)
-    axes.set_ylabel("share (%)")
+    drawing.dress(axes, "Units", _LAYER, "share (%)")
     kinds: list[tuple[str, list[float | None], str, str]] = [
         ("copies", [100 * (1 - one.distinct / one.n_out) for one in report.layers], "white", "///"),
         ("dead", [_percent(one.dead, one.n_out) for one in report.layers], "black", ""),
@@ -132,3 +119,39 @@ def _saturated(one: Figures) -> float | None:
 
 def _percent(part: int | None, whole: int) -> float | None:
     return None if part is None else 100 * part / whole
+
+
+def draw_comparison(comparison: InitComparison, path: str | os.PathLike[str]) -> None:
+    """The losses by epoch, and what reached each layer before training."""
+    figure, (losses, signals) = drawing.figure(11, 4.6, columns=2)
+    figure.suptitle(comparison.title, fontsize=11)
+    many = len(comparison.reports)
+    for place, (name, report) in enumerate(comparison.reports.items()):
+        style = drawing.style(place) | {"markersize": 5}
+        curve = [_drawable(value) for value in comparison.curves[name]]
+        diverged = not math.isfinite(comparison.curves[name][-1])
+        # Markers take turns, so that curves which coincide can be told apart.
+        every = (place, many) if len(curve) > 2 * many and not diverged else None
+        label = f"{name} (diverged)" if diverged else name
+        losses.plot(curve, markevery=every, label=label, **style)
+        signals.plot([_drawable(one.z_std) for one in report.layers], **style)
+    drawing.dress(losses, "Training", "epoch (0: before training)", "loss (mean over the epoch)")
+    drawing.dress(
+        signals,
+        "Signal before training",
+        _LAYER,
+        "standard deviation of z = W x + b\n(units of X; what is zero or infinite is left out)",
+    )
+    signals.set_yscale("log")
+    _number_layers(signals, [one.index for one in report.layers])
+    drawing.count(losses)
+    starts = [curve[0] for curve in comparison.curves.values() if curve[0] > 0]
+    if starts and max(starts) > 10 * min(starts):
+        losses.set_yscale("log")
+    figure.legend(*losses.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    drawing.save(figure, path)
+
+
+def _drawable(value: float | None) -> float:
+    """NaN, which leaves a gap, for what a logarithmic axis has no place for."""
+    return value if value is not None and 0 < value < math.inf else math.nan

@@ -176,13 +176,18 @@ def figures_of(model: Sequential) -> list[Figures]:
 
 def _distinct(weight: Array, bias: Array | None, next_weight: Array | None) -> tuple[int, int]:
     """How many units differ in weights and bias, and how many in these or in what they feed."""
-    incoming, both = set(), set()
-    for i, row in enumerate(np.ascontiguousarray(weight)):
-        # + 0.0 makes -0.0 the 0.0 that it equals.
-        unit = (row + 0.0).tobytes() + (b"" if bias is None else (bias[i] + 0.0).tobytes())
-        incoming.add(unit)
-        both.add(unit + (b"" if next_weight is None else (next_weight[:, i] + 0.0).tobytes()))
-    return len(incoming), len(both)
+    incoming = _rows_as_bytes(weight)
+    if bias is not None:
+        own = _rows_as_bytes(bias[:, None])
+        incoming = [a + b for a, b in zip(incoming, own, strict=True)]
+    if next_weight is None:
+        return (count := len(set(incoming))), count
+    return len(set(incoming)), len(set(zip(incoming, _rows_as_bytes(next_weight.T), strict=True)))
+
+
+def _rows_as_bytes(matrix: Array) -> list[bytes]:
+    """+ 0.0 makes -0.0 the 0.0 that it equals."""
+    return [row.tobytes() for row in np.ascontiguousarray(matrix) + 0.0]
 
 
 def _asked(layer: Linear, after: Layer | None) -> tuple[float, str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .figures import Figures
 from .words import Finding
 
-__all__ = ["as_html", "as_text"]
+__all__ = ["aligned", "as_html", "as_text", "html_table"]
 
 Cell = Callable[[Figures], object]
 
@@ -119,17 +119,7 @@ def as_text(
 ) -> str:
     lines = [title]
     for name, columns, rows in _tables(layers, measured):
-        widths = [
-            max(len(column.head), *(len(row[i]) for row in rows))
-            for i, column in enumerate(columns)
-        ]
-        lines += ["", name]
-        for row in [[column.head for column in columns], *rows]:
-            padded = [
-                text.ljust(width) if column.left else text.rjust(width)
-                for text, width, column in zip(row, widths, columns, strict=True)
-            ]
-            lines.append("  ".join(padded).rstrip())
+        lines += ["", name, *aligned(_heads(columns), rows)]
     lines += ["", verdict]
     lines += [f"  {one.level}: {one}" for one in findings]
     return "\n".join(lines)
@@ -140,16 +130,36 @@ def as_html(
 ) -> str:
     parts = [f"<div><p><b>{html.escape(title)}</b></p>"]
     for name, columns, rows in _tables(layers, measured):
-        sides = ["left" if column.left else "right" for column in columns]
-        parts.append(f"<p>{html.escape(name)}</p><table><thead>")
-        parts.append(_row("th", [column.head for column in columns], sides))
-        parts.append("</thead><tbody>")
-        parts += [_row("td", row, sides) for row in rows]
-        parts.append("</tbody></table>")
+        parts += [f"<p>{html.escape(name)}</p>", html_table(_heads(columns), rows)]
     parts.append(f"<p><b>{html.escape(verdict)}</b></p><ul>")
     parts += [f"<li><b>{one.level}</b>: {html.escape(str(one))}</li>" for one in findings]
     parts.append("</ul></div>")
     return "\n".join(parts)
+
+
+def _heads(columns: Sequence[Column]) -> list[tuple[str, bool]]:
+    return [(column.head, column.left) for column in columns]
+
+
+def aligned(heads: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a text table; a head is a column's name, and whether it goes to the left."""
+    lines = []
+    widths = [max(len(name), *(len(row[i]) for row in rows)) for i, (name, _) in enumerate(heads)]
+    for row in [[name for name, _ in heads], *rows]:
+        padded = [
+            text.ljust(width) if left else text.rjust(width)
+            for text, width, (_, left) in zip(row, widths, heads, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def html_table(heads: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> str:
+    """The same in HTML, its text escaped."""
+    sides = ["left" if left else "right" for _, left in heads]
+    parts = ["<table><thead>", _row("th", [name for name, _ in heads], sides), "</thead><tbody>"]
+    parts += [_row("td", row, sides) for row in rows]
+    return "\n".join([*parts, "</tbody></table>"])
 
 
 def _row(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:

@@ -35,8 +35,8 @@ class Finding:
         return f"{self.reason}; {self.mend}" if self.mend else self.reason
 
     def to_dict(self) -> dict[str, Any]:
-        """The five fields."""
-        return dataclasses.asdict(self)
+        """The five fields; the numbers of the layers as a list."""
+        return dataclasses.asdict(self) | {"layers": list(self.layers)}
 
 
 def layers(indices: Sequence[int]) -> str:

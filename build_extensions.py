@@ -59,8 +59,8 @@ else:
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
         LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
         LINK += [] if SYMBOLS else ["-Wl,-s"]
-# The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels for
-# CPUs without AVX2, which are as large as those with it.
+# The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels
+# for CPUs without AVX2, which are as large as those with it.
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "plan")
 

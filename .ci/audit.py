@@ -1,8 +1,8 @@
 """Checks what README.md and docs/packaging.md promise of a wheel for Linux: audit.py WHEEL...
 
-Size, tag, bill of materials, licences; and of each module in it: full RELRO, no executable stack, stack
-protector, no exported symbol but its PyInit function, no library looked for outside the wheel, no
-unversioned or foreign dependency. Needs pyelftools (auditwheel brings it).
+Size, tag, bill of materials, licences; and of each module in it: full RELRO, no executable stack,
+stack protector, no exported symbol but its PyInit function, no library sought outside the wheel,
+none needed but the system's and the wheel's own. Needs pyelftools.
 """
 
 import io
@@ -68,12 +68,12 @@ def faults(wheel: pathlib.Path) -> list[str]:
         names = archive.namelist()
         boms = [name for name in names if re.search(r"\.dist-info/sboms/.*\.cdx\.json$", name)]
         listed = {part["name"] for name in boms for part in parts(json.loads(archive.read(name)))}
-        vendored = {pathlib.Path(name).name for name in names if name.startswith("fastnn_cpu.libs/")}
+        vendored = {name.split("/")[1] for name in names if name.startswith("fastnn_cpu.libs/")}
         if not listed >= {"fastnn-cpu", "Cython"} or (vendored and len(boms) < 2):
             found.append(f"its bills of materials ({len(boms)}) name {sorted(listed)}")
         if not any(re.search(r"\.dist-info/licenses/LICENSE$", name) for name in names):
             found.append("no licence")
-        found += [f"{name} does not belong in it" for name in names if name.endswith((".c", ".pyx"))]
+        found += [f"{name} does not belong" for name in names if name.endswith((".c", ".pyx"))]
         for name in (name for name in names if re.search(r"\.so(\.|$)", name)):
             elf = ELFFile(io.BytesIO(archive.read(name)))
             ours = name.startswith("fastnn/")

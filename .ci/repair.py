@@ -1,7 +1,7 @@
 """Makes a wheel that installs anywhere out of one that was built here: repair.py WHEEL FOLDER.
 
-auditwheel, delocate or delvewheel adds the OpenMP library and the platform's tag; zopfli then packs the
-wheel again, a twentieth smaller. The bytes depend on the wheel alone. The environment must have
+auditwheel, delocate or delvewheel adds the OpenMP library and the platform's tag; zopfli then packs
+the wheel again, a twentieth smaller. The bytes depend on the wheel alone. The environment must have
 zopflipy, and the tool of its platform (with patchelf on Linux).
 """
 

@@ -16,6 +16,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ._baseline import check_cpu
+
+check_cpu()  # before anything imports NumPy
+
+# ruff: noqa: E402
 from . import data, init, schedules
 from ._core.linear import linear, linear_backward
 from ._core.pointwise import leaky_relu, leaky_relu_derivative

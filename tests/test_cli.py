@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit status, and how it ends early."""
 
 import gzip
+import functools
 import os
 import re
 import signal
@@ -221,7 +222,9 @@ def test_plot(capsys, idx_folder, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.usefixtures("heeds_sigint")
 def test_ctrl_c_ends_cleanly():
-    process = start("demo", "--epochs", "1000000")
+    # A program that a shell runs in the background ignores SIGINT from the start.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start("demo", "--epochs", "1000000", preexec_fn=heed)
     deadline = time.monotonic() + 60
     try:
         for line in process.stdout:

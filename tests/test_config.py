@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 
 import numpy as np
@@ -83,3 +84,13 @@ def test_an_import_brings_in_little(python):
     assert done.returncode == 0, done.stderr
     assert "fastnn" in done.stdout.split()
     assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_module_that_would_end_the_process_is_told_from_one_that_raises(tmp_path, python):
+    """What an import does on a CPU that NumPy's wheels do not run on."""
+    (tmp_path / "deadly.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    (tmp_path / "failing.py").write_text("raise RuntimeError")
+    code = "from fastnn._baseline import dies; print(dies('deadly'), dies('failing'), dies('csv'))"
+    done = python(code, PYTHONPATH=str(tmp_path), PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert done.stdout == "True False False\n", done.stderr

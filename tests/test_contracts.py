@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pathlib
+import sys
 import threading
 
 import numpy as np
@@ -165,6 +166,33 @@ print("done")
 def test_a_forked_child_computes_and_does_not_hang(python):
     done = python(FORK)
     assert done.stdout == "done\n", done.stderr
+
+
+OTHERS_FORK = """
+import ctypes, os, re, signal, warnings
+import numpy as np
+import fastnn
+warnings.simplefilter("ignore", DeprecationWarning)
+with open("/proc/self/maps") as maps:
+    path = re.search(r"/\\S*lib(?:g|i)?omp\\S*", maps.read())
+nothing = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+ctypes.CDLL(path[0]).GOMP_parallel(nothing, None, 4, 0)
+if os.fork() == 0:
+    signal.alarm(20)
+    fastnn.set_num_threads(4)
+    fastnn.linear(np.ones((300, 300)), np.ones((300, 300)))
+    os._exit(fastnn.get_num_threads())
+print(os.waitpid(-1, 0)[1] >> 8)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_a_child_does_not_wait_for_threads_that_others_started(python, granted):
+    """Another module may have used the same OpenMP library before the fork."""
+    if granted(4) == 1:
+        pytest.skip("built without OpenMP")
+    done = python(OTHERS_FORK)
+    assert done.stdout == "1\n", done.stderr
 
 
 def test_many_python_threads_at_once(rng, set_threads):

@@ -12,6 +12,18 @@ from fastnn._core.csrc cimport (
     fnn_isa_name, fnn_isa_supported, fnn_kernels, fnn_philox4x32,
 )
 
+cdef extern from *:
+    """
+    #if defined(__x86_64__)
+    static int fnn_x86_64_v2(void) {
+        return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    }
+    #else
+    static int fnn_x86_64_v2(void) { return 1; }
+    #endif
+    """
+    int fnn_x86_64_v2()
+
 cdef const fnn_kernels *tables[2]
 
 
@@ -29,6 +41,11 @@ def available_isas():
     return tuple(
         fnn_isa_name(<fnn_isa>i).decode() for i in range(FNN_ISAS) if fnn_isa_supported(<fnn_isa>i)
     )
+
+
+def runs_numpy_wheels():
+    """Whether this CPU has what NumPy's own wheels take for granted: on x86-64, x86-64-v2."""
+    return bool(fnn_x86_64_v2())
 
 
 def isa():

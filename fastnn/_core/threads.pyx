@@ -3,8 +3,9 @@
 A team is an OpenMP parallel region; its size never changes what is computed, only who computes it.
 (Not a `prange`: a training step is one region with barriers between its operations, which may not stand
 in a loop that is shared out, and each member finds its own share so that no sum is ever cut.)
-After fork() a child of a process that has used OpenMP runs on one thread: the runtime's pool does not
-survive the fork, and the results are the same bits anyway.
+A child of fork() runs on one thread: the runtime's pool does not survive the fork, whoever filled it
+(GNU's runtime is shared with any other module that names the same library), and waiting for its
+threads would never end. The results are the same bits anyway.
 """
 
 import os
@@ -26,12 +27,12 @@ cdef extern from *:
     #if defined(__unix__) || defined(__APPLE__)
     #include <pthread.h>
     #include <sched.h>
-    static volatile int fnn_used, fnn_orphan;
-    static void fnn_after_fork(void) { fnn_orphan |= fnn_used; }
+    static volatile int fnn_orphan;
+    static void fnn_after_fork(void) { fnn_orphan = 1; }
     static int fnn_watch_forks(void) { return pthread_atfork(0, 0, fnn_after_fork); }
     #define fnn_yield sched_yield
     #else
-    static volatile int fnn_used, fnn_orphan;
+    static volatile int fnn_orphan;
     static int fnn_watch_forks(void) { return 0; }
     #define fnn_yield()
     #endif
@@ -68,7 +69,7 @@ cdef extern from *:
     ctypedef struct fnn_meeting:
         pass
     int fnn_openmp
-    int fnn_used, fnn_orphan
+    int fnn_orphan
     int fnn_team_now() noexcept nogil
     void fnn_enter(fnn_meeting *here) noexcept nogil
     void fnn_barrier(int team) noexcept nogil
@@ -91,12 +92,10 @@ cdef void take_part(team_task task, void *context, fnn_meeting *here, int member
 
 
 cdef void run_team(team_task task, void *context, int team) noexcept nogil:
-    global fnn_used
     cdef fnn_meeting here
     if team <= 1 or fnn_orphan:
         task(context, 0, 1)
         return
-    fnn_used = 1
     memset(&here, 0, sizeof(here))
     with parallel(num_threads=team):
         take_part(task, context, &here, threadid())
@@ -175,8 +174,8 @@ def openmp_version():
 
 
 def get_num_threads():
-    """Number of threads that work on large enough tasks."""
-    return threads
+    """Number of threads that work on large enough tasks; 1 in a child of fork()."""
+    return 1 if fnn_orphan else threads
 
 
 def set_num_threads(n):
@@ -185,7 +184,8 @@ def set_num_threads(n):
     Parameters
     ----------
     n : int
-        At least 1. More than there are CPUs is allowed and slow. A build without OpenMP stays at 1.
+        At least 1. More than there are CPUs is allowed and slow. A build without OpenMP stays at 1,
+        and so does a child of fork().
         Results have the same bits for any number.
 
     Raises

@@ -183,6 +183,9 @@ def test_what_cannot_be_written_is_told_in_one_line(idx_folder, tmp_path, option
     assert re.fullmatch(rf"fastnn demo: error: {option}: .*too long: '{path}'\n", err)
 
 
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer ends such a process itself"
+)
 def test_a_model_that_fits_into_no_memory_is_told_in_one_line(idx_folder):
     status, _, err = run("demo", "--data", str(idx_folder), "--hidden", f"{10**15}")
     assert status == 1

@@ -269,6 +269,24 @@ def test_depth_claims_can_fail(task, found):
             fails(depth, task, depth.Measured(changed), f"{key}, {start}:")
 
 
+def test_what_is_farthest_off_is_told_as_it_is_judged():
+    """Not the largest deviation but the one that chance allows least; more is allowed below."""
+
+    def way(*measured):
+        low, high = np.array([1, 0.9, 0.1]), np.array([1, 1.2, 5])
+        return depth.Way(np.array(measured), np.ones(3), low, high)
+
+    below = way(1, 1, 0.125)
+    assert below.holds
+    assert below.farthest() == (pytest.approx(8), pytest.approx(10))
+    early = way(1, 1.3, 2)
+    assert not early.holds
+    assert early.farthest() == (pytest.approx(1.3), pytest.approx(1.2))
+    assert way(1, 1, 1).farthest()[0] == 1
+    assert not way(1.01, 1, 1).holds
+    assert way(1.01, 1, 1).farthest() == (pytest.approx(1.01), 1)
+
+
 def scaled(report, factor):
     """As if each layer multiplied signal and gradient by that factor more."""
     made = copy.copy(report)

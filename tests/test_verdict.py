@@ -142,6 +142,16 @@ def test_xavier_before_relu_in_few_layers_is_a_note(digits):
     assert "signal and gradients bear" in note.reason
 
 
+def test_a_gain_that_is_wrong_the_other_way_round(digits):
+    """Xavier can be too large before ReLU, and He too small before tanh: that loses no half."""
+    large = functools.partial(init.xavier_normal, gain=4)
+    report = network(fastnn.ReLU, 10, 64, weight_init=large).report(*digits)
+    only_problem(report, "exploding", "where He asks for 0.177", mend="he_normal")
+    small = functools.partial(init.he_normal, negative_slope=5)
+    report = network(fastnn.Tanh, 10, 64, weight_init=small).report(*digits)
+    only_problem(report, "vanishing", "have std 0.034", "Xavier asks for 0.12", mend="xavier")
+
+
 @pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.GELU])
 def test_too_large_weights_explode(activation, digits):
     init_normal = functools.partial(init.normal, std=1.0)

@@ -69,13 +69,16 @@ def _aim(one: Figures) -> float | None:
 
 
 def wrong_kind(one: Figures) -> str:
-    """Xavier before what asks for He's variance, He before what asks for Xavier's, or ""."""
+    """Xavier, too small before what asks for He; He, too large before what asks for Xavier; or "".
+
+    With a gain or slope of one's own either may be wrong the other way round.
+    """
     name = one.initialization.partition("_")[0]
     if not as_drawn(one):
         return ""
-    if name == "xavier" and one.function in RECTIFIERS:
+    if name == "xavier" and one.function in RECTIFIERS and excess(one) < 1:
         return "Xavier"
-    return "He" if name == "he" and one.function in ("tanh", "sigmoid") else ""
+    return "He" if name == "he" and one.function in ("tanh", "sigmoid") and excess(one) > 1 else ""
 
 
 def cause(one: Figures) -> str:

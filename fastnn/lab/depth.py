@@ -79,6 +79,18 @@ class Way:
         """Whether each layer is where chance lets it be."""
         return bool(((self.low <= self.measured) & (self.measured <= self.high)).all())
 
+    def farthest(self) -> tuple[float, float]:
+        """By what factor the layer is off that goes farthest for what chance allows it, and that.
+
+        Chance allows more below the theory than above.
+        """
+        off = np.log(self.measured / self.theory)
+        allowed = np.where(off > 0, np.log(self.high / self.theory), np.log(self.theory / self.low))
+        off = np.abs(off)
+        # The layer that the others are relative to is off by nothing, and may be by nothing.
+        worst = int((off / np.maximum(allowed, 1e-12)).argmax())
+        return math.exp(off[worst]), math.exp(allowed[worst])
+
 
 def signal(reports: list[Report]) -> Way:
     """std of z of the hidden layers."""
@@ -126,16 +138,14 @@ def claims(found: Measured) -> tuple[Claim, ...]:
                 )
                 continue
             for what, way in (("signal", signal(reports)), ("gradient", gradient(reports))):
-                off = np.abs(np.log(way.measured / way.theory))
-                worst = int(off.argmax())
-                allowed = math.log(way.high[worst] / way.theory[worst])
+                off, allowed = way.farthest()
                 end = -1 if what == "signal" else 0
                 made.append(
                     Claim(
                         f"{name}, {start}: the {what} of {DEPTH} layers is as predicted",
-                        f"{way.measured[end]:.2g} at the end, at most a factor "
-                        f"{math.exp(off[worst]):.2f} off",
-                        f"{way.theory[end]:.2g}, chance allows a factor {math.exp(allowed):.2f}",
+                        f"{way.measured[end]:.2g} at the end; where it is farthest off, a factor "
+                        f"{off:.2f}",
+                        f"{way.theory[end]:.2g}; there chance allows a factor {allowed:.2f}",
                         way.holds,
                     )
                 )

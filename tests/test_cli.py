@@ -1,7 +1,7 @@
 """The command line: what it prints, its exit status, and how it ends early."""
 
-import gzip
 import functools
+import gzip
 import os
 import re
 import signal

@@ -1,7 +1,7 @@
 """Builds the compiled modules and the wheel; setup.py calls it.
 
 `fastnn._core.kernels` alone is linked with csrc; the other modules reach the arithmetic through its
-tables. "Build choices" in CONTRIBUTING.md tells why the flags are what they are. Environment:
+tables. docs/packaging.md tells why the flags are what they are. Environment:
 
 FASTNN_DEBUG=1    bounds checks, assertions and AddressSanitizer, in a build folder of its own
 FASTNN_OPENMP=0   a serial build; 1: OpenMP or an error; else: OpenMP where the compiler has it
@@ -145,7 +145,7 @@ class BuildExtensions(build_ext):
             setattr(self.compiler, command, after)
             dropped = sorted(set(before) - set(after) - set(own_rpaths))
             if dropped and command == "compiler_so":
-                self.warn(f"left out {' '.join(dropped)}: see Build choices in CONTRIBUTING.md")
+                self.warn(f"left out {' '.join(dropped)}: see docs/packaging.md")
 
     def openmp(self) -> tuple[list[str], list[str]] | None:
         """The flags with which a small OpenMP program can be built; None for a serial build."""

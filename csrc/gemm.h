@@ -19,21 +19,32 @@
 #include "gemm_pack.h"
 #include "gemm_few.h"
 
-/* Bytes of B above which it comes in blocks; above which 48 rows pay for copying it, elsewhere 192. */
-#define GEMM_LARGE (GEMM_MR > 8 ? 1 << 20 : 640 << 10)
+/* Bytes of B above which it comes in blocks, bytes of such a block, which stays in L2 while the rows of A
+ * and C pass, and bytes of its rows for each column, so that a strip of A stays in L1; the rows of A that
+ * pay for copying it. CPUs of 16 registers tend to have less L2. */
+#if GEMM_MR > 8
+#define GEMM_LARGE (1 << 20)
+#define GEMM_BLOCK (384 << 10)
+#define GEMM_DEPTH 1536
+#define GEMM_WORTH 192
+#else
+#define GEMM_LARGE (288 << 10)
+#define GEMM_BLOCK (128 << 10)
+#define GEMM_DEPTH 1024
+#define GEMM_WORTH 24
+#endif
+/* Bytes above which it is copied for 48 rows too. */
 #define GEMM_HUGE (3 << 20)
 /* Bytes of W from which few rows stream through it. */
 #define GEMM_STREAM (2 << 20)
 /* Bytes between rows of B from which each lies in a page of its own, as good as. */
 #define GEMM_APART 3584
-/* Bytes of a block of B: it stays in L2 while the rows of A and C pass. */
-#define GEMM_BLOCK (384 << 10)
 
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
 
 #define NR (GEMM_NV * VL)
-#define KC ((ptrdiff_t)(1536 / sizeof(REAL))) /* deepest block: a strip of A stays in L1 */
+#define KC ((ptrdiff_t)(GEMM_DEPTH / sizeof(REAL)))
 
 /* The next tile of C is fetched while this one is computed. */
 INLINE void FN(prefetch_c)(const REAL *c, ptrdiff_t mr, ptrdiff_t ldc) {
@@ -138,7 +149,8 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const ptrdiff_t worth = g->b_rs * size >= GEMM_APART || bytes > GEMM_HUGE ? 48 : 192;
+    const int scarce = g->b_rs * size >= GEMM_APART || bytes > GEMM_HUGE;
+    const ptrdiff_t worth = scarce && GEMM_WORTH > 48 ? 48 : GEMM_WORTH;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > GEMM_LARGE && g->m >= worth);
     if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
@@ -149,7 +161,8 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     }
     /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
-    s.copies_a = (GEMM_COPIES && s.packs_b) || (scattered && s.nc >= 8 * NR && g->m >= 48);
+    s.copies_a = (s.packs_b && (GEMM_COPIES || g->a_cs != 1)) || /* "packs" tiles read rows or copies */
+                 (scattered && s.nc >= 8 * NR && g->m >= 48);
     return s;
 }
 

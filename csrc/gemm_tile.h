@@ -122,7 +122,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
         if (rows && mr > 4) { /* W's next columns: where rows are pages apart nothing else fetches them */
-            UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
+            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
             __builtin_prefetch(ahead);
             ahead += t->ahead_step;
         }

@@ -17,6 +17,15 @@ SHAPES = [(m, n, 17) for m in ROWS for n in COLUMNS] + [
 ]
 # Work for five threads, with more tiles along the rows, along the columns, and few of either.
 LARGE = [(301, 63, 170), (31, 401, 130), (28, 130, 600)]
+# Few and many rows, narrow and wide, shallow and deep, so that each way of the product takes part in each
+# form: what is copied, and in what blocks, depends on all three.
+WAYS = [
+    (m, n, k)
+    for m in (1, 5, 26, 50, 200)
+    for n in (9, 80, 130, 520)
+    for k in (40, 300, 1100, 3500)
+    if m * n * k <= 60_000_000
+]
 SLOPES = (None, 0.01, 0.0, 1.0, 2.5, -0.5)
 
 
@@ -406,6 +415,19 @@ def test_backward_of_small_integers_is_exact(isa, n_threads, dtype, rng):
             grad_z = grad_y * np.where(y > 0, 1, slope)
             assert_gradients(got, grad_z, x, weight)
         assert_gradients(linear_backward(grad_y, x, weight), grad_y, x, weight)
+
+
+def test_every_way_of_the_product_is_exact(isa, dtype, rng):
+    for m, n, k in WAYS:
+        a, b = small_integers(rng, dtype, m, k), small_integers(rng, dtype, n, k)
+        wanted = exact(a, b, 0, None)
+        for layout in (buffer_view, np.ascontiguousarray):
+            assert np.array_equal(linear(a, layout(b)), wanted), (m, n, k, layout)
+        # The same product as a gradient by the weights (m x n summed over a batch of k), and by x.
+        grad_weight = linear_backward(b.T, a.T, np.ones((n, m), dtype))[1]
+        assert np.array_equal(grad_weight, wanted.T), (m, n, k)
+        grad_x = linear_backward(a, np.ones((m, n), dtype), np.ascontiguousarray(b.T))[0]
+        assert np.array_equal(grad_x, wanted), (m, n, k)
 
 
 @pytest.mark.parametrize("slope", [None, 0.01, 0.3, 1.0, 1.7])

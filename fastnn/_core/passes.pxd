@@ -56,7 +56,7 @@ cdef struct Training:
     char *input                     # m x n_in, where x cannot be read in place
     char **outputs                  # of each op, m x n_out
     char **inputs                   # pre-activations, where from_input
-    char *grads[2]                  # m x width each
+    char *grads[3]                  # m x the widest output each
     char *work                      # gemm work, net.gemm_bytes for each member
     uint64_t seed, step             # of the dropout masks
     bint drop
@@ -72,7 +72,7 @@ cdef struct Training:
     double *row_loss                # m
     int64_t *guesses                # m, cross-entropy only
     char **seen                     # of each op: marks of its units that were positive, or NULL
-    Rule *rule
+    const Rule *rule                # NULL: no update
     # backward only
     const char *grad_out            # what backward starts from (then grads[0] is written)
     char *grad_x                    # or NULL

@@ -14,6 +14,8 @@ from fastnn._core.losses cimport loss_rows
 from fastnn._core.threads cimport team_barrier, team_share
 from fastnn._core.updates cimport update_range
 
+cdef Py_ssize_t NEAR = 1 << 18     # bytes that stay near a core while an update passes over as many
+
 
 cdef void split(Py_ssize_t m, Py_ssize_t n, Py_ssize_t nr, int member, int team, Py_ssize_t *r0,
                 Py_ssize_t *r1, Py_ssize_t *c0, Py_ssize_t *c1) noexcept nogil:
@@ -261,27 +263,54 @@ cdef const char *saved_of(const Training *t, Py_ssize_t i) noexcept nogil:
     return <const char *>t.inputs[i] if op.kind == LINEAR else input_of(t, i)
 
 
+cdef void update_block(const Training *t, const Op *op, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t c0,
+                       Py_ssize_t c1) noexcept nogil:
+    """The optimizer's update of rows r0:r1 and columns c0:c1 of a weight buffer."""
+    cdef Py_ssize_t r, at, n = op.n_out
+    if c1 - c0 == n:
+        at = op.weight + r0 * n
+        update_range(t.net.K, t.rule, at, at + (r1 - r0) * n)
+        return
+    for r in range(r0, r1):
+        at = op.weight + r * n
+        update_range(t.net.K, t.rule, at + c0, at + c1)
+
+
 cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *work, int member,
                        int team) noexcept nogil:
-    """This member's part of dW = x^T dz and db = column sums of dz."""
+    """This member's part of dW = x^T dz and db = column sums of dz, and of their update if one is due.
+
+    Some rows of dW at a time, which are still near the core when the update reads them, as long as
+    dz is near it too.
+    """
     cdef const Net *net = &t.net
     cdef const Op *op = &net.ops[i]
-    cdef Py_ssize_t r0, r1, c0, c1, size = net.K.itemsize
+    cdef Py_ssize_t r, r0, r1, c0, c1, rows, size = net.K.itemsize
     cdef fnn_gemm g
     split(op.n_in, op.n_out, net.K.gemm_nr, member, team, &r0, &r1, &c0, &c1)
-    if r0 < r1 and c0 < c1:
+    rows = r1 - r0
+    if t.rule and t.m * (c1 - c0) * size <= NEAR:
+        rows = max(1, NEAR // (max(1, c1 - c0) * size * net.K.gemm_mr)) * net.K.gemm_mr
+    r = r0
+    while r < r1 and c0 < c1:
+        rows = min(rows, r1 - r)
         memset(&g, 0, sizeof(g))
-        g.m, g.n, g.k = r1 - r0, c1 - c0, t.m
-        g.a, g.a_rs, g.a_cs = input_of(t, i) + r0 * size, 1, op.n_in
+        g.m, g.n, g.k = rows, c1 - c0, t.m
+        g.a, g.a_rs, g.a_cs = input_of(t, i) + r * size, 1, op.n_in
         g.b, g.b_rs, g.b_cs = dz + c0 * size, op.n_out, 1
-        g.c, g.ldc = net.gradients + (op.weight + r0 * op.n_out + c0) * size, op.n_out
+        g.c, g.ldc = net.gradients + (op.weight + r * op.n_out + c0) * size, op.n_out
         g.act = FNN_IDENTITY
         g.work = work
         net.K.gemm(&g)
+        if t.rule:
+            update_block(t, op, r, r + rows, c0, c1)
+        r += rows
     if op.bias >= 0:
         team_share(op.n_out, 16, member, team, &c0, &c1)
         net.K.column_sums(t.m, c1 - c0, dz + c0 * size, op.n_out,
                           net.gradients + (op.bias + c0) * size)
+        if t.rule:
+            update_range(net.K, t.rule, op.bias + c0, op.bias + c1)
 
 
 cdef void grad_input(const Training *t, Py_ssize_t i, const char *dz, char *dx, char *work,
@@ -313,7 +342,12 @@ cdef bint has_activation(const Op *op) noexcept nogil:
 
 
 cdef void backward_pass(const Training *t, int member, int team) noexcept nogil:
-    """From the gradient of the output in grads[0] to the gradients of all parameters (and of x)."""
+    """From the gradient of the output in grads[0] to the gradients of all parameters (and of x).
+
+    With a rule, each Linear's parameters are updated as soon as nobody needs the old ones. One may
+    still read a Linear's dy here while another writes the dx of the Linear before it: so three
+    buffers take turns.
+    """
     cdef const Net *net = &t.net
     cdef const Op *op
     cdef Py_ssize_t i, begin, end, at, size = net.K.itemsize
@@ -332,13 +366,13 @@ cdef void backward_pass(const Training *t, int member, int team) noexcept nogil:
             team_barrier(team)
         done = False
         if op.kind == LINEAR:
-            grad_weights(t, i, dy, work, member, team)
-            dx = t.grads[1 - now] if i > 0 else t.grad_x
+            now = (now + 1) % 3
+            dx = t.grads[now] if i > 0 else t.grad_x
             if dx:
                 grad_input(t, i, dy, dx, work, member, team)
+                team_barrier(team)
+            grad_weights(t, i, dy, work, member, team)
             done = True
-            now = 1 - now
-            team_barrier(team)
         elif op.kind == SOFTMAX:
             team_share(t.m, 1, member, team, &begin, &end)
             at = begin * op.n_out * size
@@ -369,9 +403,6 @@ cdef void backward_task(void *context, int member, int team) noexcept nogil:
 cdef void step_task(void *context, int member, int team) noexcept nogil:
     """Forward, loss, backward and update of one batch."""
     cdef const Training *t = <const Training *>context
-    cdef Py_ssize_t begin, end
     forward_pass(t, member, team)
     loss_pass(t, member, team)
     backward_pass(t, member, team)
-    team_share(t.rule.n, 1024, member, team, &begin, &end)
-    update_range(t.net.K, t.rule, begin, end)

@@ -283,9 +283,12 @@ cdef class Plan:
         cdef tuple layout = (m, team, <size_t>net.K)
         cdef size_t itemsize = net.K.itemsize, at = 0
         cdef size_t[5] sizes
+        cdef Py_ssize_t widest = net.n_out
         cdef int i, keep
         if layout == self.layout:
             return 0
+        for i in range(net.n_ops):
+            widest = max(widest, net.ops[i].n_out)
         self.layout = None
         net.gemm_bytes = self.gemm_bytes(&net, m, True)
         # Once to add up the sizes, once to hand out the addresses.
@@ -295,9 +298,9 @@ cdef class Plan:
             at = 0
             t.input = self.training_memory.data + at
             at += aligned(m * net.n_in * itemsize)
-            for i in range(2):
+            for i in range(3):
                 t.grads[i] = self.training_memory.data + at
-                at += aligned(m * net.width * itemsize)
+                at += aligned(m * widest * itemsize)
             for i in range(net.n_ops):
                 self.pointers[i] = self.training_memory.data + at
                 at += aligned(m * net.ops[i].n_out * itemsize)
@@ -396,7 +399,7 @@ cdef class Plan:
             if grad.shape != (self.pending, self.n_out):
                 raise ValueError(f"grad: expected shape {(self.pending, self.n_out)}, got {grad.shape}")
             out = empty((self.pending, self.n_in), self.dtype) if want_grad_x else None
-            t.grad_out, t.grad_x = bytes_of(grad), bytes_of(out)
+            t.grad_out, t.grad_x, t.rule = bytes_of(grad), bytes_of(out), NULL
             team = min(<int>self.layout[1], team_size(3 * self.work(self.pending)))
             self.pending = -1
             with nogil:

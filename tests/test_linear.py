@@ -17,8 +17,8 @@ SHAPES = [(m, n, 17) for m in ROWS for n in COLUMNS] + [
 ]
 # Work for five threads, with more tiles along the rows, along the columns, and few of either.
 LARGE = [(301, 63, 170), (31, 401, 130), (28, 130, 600)]
-# Few and many rows, narrow and wide, shallow and deep, so that each way of the product takes part in each
-# form: what is copied, and in what blocks, depends on all three.
+# Few and many rows, narrow and wide, shallow and deep, so that each way of the product takes part
+# in each form: what is copied, and in what blocks, depends on all three.
 WAYS = [
     (m, n, k)
     for m in (1, 5, 26, 50, 200)

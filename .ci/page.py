@@ -2,8 +2,9 @@
 """Opens the lab's page in headless Chromium, at the widths of a phone and of a wide screen.
 
 Usage: .ci/page.py DIR, a folder that `fastnn lab` wrote. Leaves DIR/screenshot-390.png and
-DIR/screenshot-1280.png. Fails if the console shows anything, something is fetched from elsewhere, a
-figure is missing or has no text alternative, or the page is wider than the screen.
+DIR/screenshot-1280.png. Fails if the console shows anything, something is fetched from elsewhere,
+the page has no figures or not as many as there are PNG files beside it, one is not drawn or has no
+text alternative, or the page is wider than the screen.
 
 Chromium is spoken to by its DevTools protocol over a pair of pipes: JSON messages, a null byte
 after each.
@@ -135,6 +136,7 @@ def judge(facts, figures):
     """What is wrong with the page."""
     images = facts["images"]
     wrong = []
+    wrong += ["no figures"] * (not images)
     if len(images) != figures:
         wrong.append(f"{len(images)} figures on the page, {figures} files beside it")
     for number, image in enumerate(images, 1):

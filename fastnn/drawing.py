@@ -80,7 +80,7 @@ def level(axes: Any, y: float, text: str) -> None:
     """A thin line at y, and what it means above it."""
     axes.axhline(y, color="0.5", linewidth=0.8, zorder=1)
     axes.annotate(
-        text, (0.99, y), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        text, (0.99, y), (0, 6), xycoords=("axes fraction", "data"), textcoords="offset points",
         fontsize=8, color="0.3", ha="right", va="bottom",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The progress of `fit`, on stderr: a tqdm bar where tqdm is installed, else a line an epoch."""
+"""The progress of what takes long, on stderr: a tqdm bar where tqdm is installed, else lines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Progress:
 
     wanted : True, False, or None: on a terminal, after two seconds
     total, done : steps of the whole run, and those done before it was resumed
+    unit : what a step is
     """
 
-    def __init__(self, wanted: bool | None, total: int, done: int) -> None:
-        self.total, self.done = total, done
+    def __init__(self, wanted: bool | None, total: int, done: int = 0, unit: str = "step") -> None:
+        self.total, self.done, self.unit = total, done, unit
         self.shown = bool(wanted) or (wanted is None and _is_terminal())
         self._next = time.perf_counter() + (0.0 if wanted else _PATIENCE)
         self._bar: Any = None
@@ -40,9 +41,9 @@ class Progress:
             self._bar.update(self.done - self._bar.n)
             self._bar.close()
 
-    def step(self) -> None:
-        """One step more; called only where `shown`."""
-        self.done += 1
+    def step(self, n: int = 1) -> None:
+        """So many steps more; called only where `shown`."""
+        self.done += n
         now = time.perf_counter()
         if now < self._next:
             return
@@ -53,11 +54,17 @@ class Progress:
             self._bar.update(self.done - self._bar.n)
 
     def line(self, text: str) -> None:
-        """What an epoch has come to."""
+        """What has come of the steps so far, such as an epoch's loss."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._plain:
             print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str, n: int = 1) -> None:
+        """So many steps more, and what they were."""
+        if self.shown:
+            self.step(n)
+            self.line(text if self._bar else f"{self.done}/{self.total} {self.unit}s: {text}")
 
     def _open(self) -> None:
         try:
@@ -66,7 +73,7 @@ class Progress:
             self._plain = True
             return
         # The steps before this one were done in this run or the one resumed: count them at once.
-        self._bar = tqdm(total=self.total, unit="step", file=sys.stderr, dynamic_ncols=True)
+        self._bar = tqdm(total=self.total, unit=self.unit, file=sys.stderr, dynamic_ncols=True)
 
 
 def _is_terminal() -> bool:

@@ -136,6 +136,29 @@ def test_without_matplotlib_the_error_names_the_mend(data, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("with_tqdm", [False, True])
+def test_progress(data, capsys, monkeypatch, with_tqdm):
+    """As `fit` shows it: always, never, or on a terminal."""
+    if with_tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    compare(data, progress=False)
+    compare(data)
+    assert capsys.readouterr() == ("", "")
+    found = compare(data, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    loss = found.histories["he_normal"].loss[-1]
+    assert f"he_normal: epoch 4/4: loss {loss:.4g}" in shown.err
+    if with_tqdm:
+        assert "8/8" in shown.err
+    else:
+        lines = shown.err.splitlines()
+        assert len(lines) == 8
+        assert lines[0].startswith("1/8 epochs: zeros: epoch 1/4: loss ")
+
+
 def test_a_generator_is_advanced_once_and_rewound_by_errors(data):
     rng = np.random.default_rng(1)
     first = compare(data, inits=["he_normal"], epochs=1, rng=rng)
@@ -171,6 +194,7 @@ def used():
         ({"epochs": 0}, ValueError, "epochs: expected an integer of at least 1, got 0"),
         ({"batch_size": 1.5}, TypeError, "batch_size: expected an integer"),
         ({"bias": 1}, TypeError, "bias: expected True or False"),
+        ({"progress": 1}, TypeError, "progress: expected True or False"),
         ({"dtype": "int8"}, TypeError, "dtype: expected float32 or float64"),
         ({"loss": "no"}, ValueError, "loss: expected one of"),
         ({"optimizer": "no"}, ValueError, "optimizer: expected one of"),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fastnn.cli import lab, main
-from fastnn.lab import bias, leaky, lecture, run, zeros
+from fastnn.lab import bias, depth, he, leaky, lecture, run, small, xavier, zeros
 from fastnn.lab.page import page
 from fastnn.lab.parts import Claim, read
 
@@ -105,8 +105,8 @@ def test_the_same_seed_gives_the_same_page(few, tmp_path):
 
 
 def test_a_claim_that_fails_is_told_everywhere(monkeypatch, tmp_path, capsys):
-    def failing(task, seed):
-        one = bias.experiment(task, seed)
+    def failing(task, seed, progress):
+        one = bias.experiment(task, seed, progress)
         claims = (Claim("Two is three", "2", "3", False), *one.claims[1:])
         return dataclasses.replace(one, claims=claims)
 
@@ -180,6 +180,73 @@ def test_each_claim_and_formula_is_on_the_page(chapters):
     levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+
+
+def test_the_page_tells_what_it_is_to_learn_and_how_to_try(chapters):
+    task, experiments, images = chapters
+    found = Reader(page(task, experiments, images, "fastnn lab --seed 7"))
+    told = dict(zip(found.text["dt"], found.text["dd"], strict=True))["to learn"]
+    assert "to bring the loss below the entropy of the labels by more than luck can" in told
+    assert f"all {len(task.y):,} images, {task.luck:.2%} of the entropy" in told
+    assert "Trying it" in found.text["h2"]
+    assert 'pip install "fastnn-cpu[plot]"\nfastnn lab --seed 7\npython try.py' in found.text["pre"]
+    for one in experiments:
+        assert one.code in found.text["pre"]
+
+
+CODES = {
+    bias: "True [1.", zeros: "all 32 units of layer 0 are identical: zero weights",
+    small: "problem: vanishing", lecture: "Linear(5, 4)", xavier: "problem: saturated",
+    he: "Xavier before ReLU loses half the variance per layer", leaky: "{0: [0.0",
+    depth: "Xavier before LeakyReLU(0.01) loses half the variance per layer",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", CODES, ids=lambda m: m.__name__.rpartition(".")[2])
+def test_the_programs_to_try_run_as_they_are_pasted(module, tmp_path):
+    """In a folder of their own, in a Python that knows nothing else."""
+    program = tmp_path / "try.py"
+    program.write_text(module.code(read()), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", program.name], cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert CODES[module] in done.stdout
+    assert ("units of layer 0 are dead" in done.stderr) == (module is leaky), done.stderr
+    assert max(map(len, module.code(read()).splitlines())) <= 100
+
+
+def test_the_programs_read_ones_own_data(stripes, tmp_path):
+    code = zeros.code(read(stripes))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "X, y, *_ = load_idx(" in code
+    assert "identical: zero weights" in done.stdout
+
+
+@pytest.mark.parametrize("with_tqdm", [False, True])
+def test_progress_within_an_experiment(with_tqdm, monkeypatch, tmp_path, capsys):
+    if with_tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(run, "EXPERIMENTS", {"Zero": zeros.experiment, "Leaky": leaky.experiment})
+    for flags in ([], ["--no-progress"]):
+        main(["lab", "--out", str(tmp_path), *flags])
+        assert capsys.readouterr().err == ""
+    main(["lab", "--out", str(tmp_path), "--progress"])
+    out, err = capsys.readouterr()
+    assert "network" not in out.partition("claims hold")[2]
+    if with_tqdm:
+        assert err.count("5/5") >= 2
+        assert "random ±0.1" in err
+    else:
+        lines = err.splitlines()
+        assert len(lines) == 10
+        assert lines[0] == "1/5 networks: zero, no bias"
+        assert lines[-1] == "5/5 networks: Leaky ReLU, a = 0.1, afterwards"
 
 
 def test_names_are_escaped(chapters):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ import fastnn
 from fastnn._core.pointwise import act, act_derivative
 from fastnn.diagnosis.theory import Moments, transformed
 from fastnn.lab import bias, chance, depth, he, leaky, lecture, small, xavier, zeros
-from fastnn.lab.parts import between, read
+from fastnn.lab.parts import between, learns, learns_nothing, read
 from fastnn.lab.passes import keep
 
 CHEAP = [(module, seed) for module in (bias, zeros, lecture, leaky) for seed in range(1, 6)]
@@ -58,6 +59,23 @@ def test_every_claim_holds(module, seed, task, found):
     claims = judged(module, task, found(module, seed))
     assert len(claims) >= 5
     assert not [str(claim) for claim in claims if not claim.holds]
+
+
+@pytest.mark.parametrize("module", [zeros, small, xavier, he, leaky, depth], ids=name)
+def test_progress_comes_to_its_end(module, task, monkeypatch, capsys):
+    """Each network is counted once; without training, which takes its time."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(fastnn.Sequential, "fit", untrained)
+    few = dataclasses.replace(task, X=task.X[:40], y=task.y[:40])
+    module.measure(few, 0, progress=True)
+    last = capsys.readouterr().err.splitlines()[-1]
+    done, total = last.partition(" networks: ")[0].split("/")
+    assert done == total
+
+
+def untrained(model, X, y, **options):
+    model.history = fastnn.History(loss=[1.0], accuracy=[0.1])
+    return model.history
 
 
 def fails(module, task, measured, *words):
@@ -108,8 +126,10 @@ def test_zero_claims_can_fail(task, found):
     off = [loss + 1e-6 for loss in good.losses["one unit"]]
     fails(zeros, task, with_losses(one_unit=off), "what one unit")
     low = [2.3, 2.2]
-    fails(zeros, task, dataclasses.replace(good, losses=good.losses | {"zero, with bias": low}),
-          "how frequent")  # fmt: skip
+    high = [math.log(10), math.log(10) + 0.002]
+    for wrong in (low, high):
+        losses = good.losses | {"zero, with bias": wrong}
+        fails(zeros, task, dataclasses.replace(good, losses=losses), "how frequent")
     fails(zeros, task, dataclasses.replace(good, losses=good.losses | {"zero, no bias": low}),
           "stays where it starts")  # fmt: skip
     flat = good.losses["zero, no bias"]
@@ -221,7 +241,63 @@ def test_he_claims_can_fail(task, found):
         }  # fmt: skip
         swapped[key] = other
     claims = he.claims(task, he.Measured(swapped))
-    assert not any(claim.holds for claim in claims)
+    # 22 layers do learn from Xavier, so that they pass for those from He, which come too soon.
+    still = {"ReLU, 22 layers learn from He", "Leaky ReLU, 22 layers learn from He"}
+    assert {claim.says for claim in claims if claim.holds} == still
+
+
+def test_who_begins_to_learn_when(task):
+    """Each of two networks may begin too soon, too late, or not at all."""
+    for epoch, than, must, holds in (
+        (5, 1, True, True), (1, 1, True, False), (None, 1, True, False), (5, None, True, False),
+        (9, 5, False, True), (None, 5, False, True), (5, 5, False, False), (4, 5, False, False),
+        (None, None, False, False), (None, he.EPOCHS, False, True),
+    ):  # fmt: skip
+        assert he._begins_later("x", epoch, than, must).holds is holds, (epoch, than, must)
+    h = task.entropy
+    lucky, learnt = h * (1 - 0.9 * task.luck), h * (1 - 1.1 * task.luck)
+    assert task.begins([learnt, h, lucky, learnt, h]) == 3
+    assert task.begins([learnt, h, lucky]) is None
+
+
+def test_luck_is_what_answers_without_the_images_may_gain(task):
+    """The definition of learning: 4,000 sets of answers that know nothing, and one that does.
+
+    Of confident answers more is lost than won, of timid ones little is won; none comes above.
+    """
+    m, p = len(task.y), np.bincount(task.y) / len(task.y)
+    assert task.luck == pytest.approx(math.log(16_000) / m / task.entropy)
+    assert math.erfc(4 / math.sqrt(2)) == pytest.approx(1 / 16_000, rel=0.02)
+    rng = np.random.default_rng(0)
+    for size in (0.01, 0.03, 0.1, 1.0):
+        for _ in range(1000):
+            z = np.log(p) + size * rng.standard_normal((m, 10))
+            z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+            assert task.learnt(-z[np.arange(m), task.y].mean()) <= task.luck
+    assert learns("x", task, task.entropy * (1 - 1.1 * task.luck)).holds
+    assert not learns("x", task, task.entropy * (1 - 0.9 * task.luck)).holds
+    assert not learns("x", task, math.nan).holds
+    assert learns_nothing("x", task, task.entropy * (1 - 0.9 * task.luck)).holds
+    assert not learns_nothing("x", task, task.entropy * (1 - 1.1 * task.luck)).holds
+
+
+def test_the_noise_of_the_last_bias(task):
+    """The loss of which only the bias learns, over 20 orders of the rows."""
+    p = np.bincount(task.y) / len(task.y)
+    excess = []
+    for seed in range(20):
+        model = fastnn.Sequential(
+            fastnn.Linear(1, 10, weight_init="zeros", dtype="float64"), rng=seed
+        )
+        zero = np.zeros((len(task.y), 1))
+        model.fit(zero, task.y, loss="cross_entropy", optimizer=fastnn.SGD(zeros.RATE), epochs=30,
+                  batch_size=zeros.BATCH, rng=seed)  # fmt: skip
+        loss = model.evaluate(zero, task.y, loss="cross_entropy")["loss"]
+        excess.append(loss - task.entropy)
+    mean = zeros.RATE / (4 * zeros.BATCH) * (1 - (p * p).sum())
+    assert max(excess) < zeros._noise(task)
+    # Without replacement the noise is less: what one batch has too many of, others lack.
+    assert 0.1 * mean < np.mean(excess) < mean * (1 + 4 * math.sqrt(2 / 9 / 20))
 
 
 def test_leaky_claims_can_fail(task, found):

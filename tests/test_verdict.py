@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from networks import fit
 
 import fastnn
 from fastnn import init
+from fastnn.diagnosis.words import layers
 
 
 def network(activation, depth, width, n_in=64, n_out=10, seed=0, **options):
@@ -17,7 +20,8 @@ def network(activation, depth, width, n_in=64, n_out=10, seed=0, **options):
     layers = []
     for fan in [n_in] + [width] * (depth - 1):
         layers += [fastnn.Linear(fan, width, **options), activation()]
-    return fastnn.Sequential(*layers, fastnn.Linear(width, n_out), rng=seed, uint8_scale=1 / 16)
+    last = fastnn.Linear(width, n_out, dtype=options.get("dtype", "float32"))
+    return fastnn.Sequential(*layers, last, rng=seed, uint8_scale=1 / 16)
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +282,156 @@ def test_the_last_layer_may_start_at_zero(digits):
     assert "learn nothing in the first step" in str(report.notes[0])
 
 
+# One bad layer among right ones: it is named, and no other.
+
+
+@pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.Tanh, fastnn.GELU])
+@pytest.mark.parametrize("bad", [2, 30, 58])
+def test_one_layer_of_thirty_that_is_too_small(activation, bad, digits):
+    model = network(activation, 30, 64)
+    model[bad].weight[...] *= 0.001
+    report = model.report(*digits)
+    std = report.layers[bad // 2].weight_std
+    problem = only_problem(
+        report, "vanishing", f"the weights of layer {bad} have std {std:.3g} where ", mend="use "
+    )
+    theory = fastnn.predict_signal(model)
+    assert f"the weights of layer {bad} have std {std:.3g}" in theory.verdict
+    # What others do besides, as under GELU, is told, and what this one does alone.
+    assert bad in problem.layers
+    assert re.search(rf"layer {bad}( shrinks)? by 0\.0", problem.reason), str(problem)
+    assert re.search(rf"through layer {bad}(:| by 0\.0)", problem.reason), str(problem)
+
+
+@pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.GELU])
+@pytest.mark.parametrize("bad", [2, 30])
+def test_one_layer_of_thirty_that_is_too_large(activation, bad, digits):
+    model = network(activation, 30, 64)
+    model[bad].weight[...] *= 1000
+    report = model.report(*digits)
+    std = report.layers[bad // 2].weight_std
+    problem = only_problem(
+        report, "exploding", f"the weights of layer {bad} have std {std:.3g} where He", mend="he_"
+    )
+    assert bad in problem.layers
+    assert re.search(rf"layer {bad}( grows)? by (1.*e\+03|[89].*e\+02):", problem.reason)
+    small = network(activation, 30, 64)
+    small[bad].weight[...] *= 10
+    (finding,) = (one for one in small.report(*digits).findings if one.kind == "exploding")
+    assert f"the weights of layer {bad} have std 1.7" in finding.reason
+    assert re.search(rf"layer {bad}( grows)? by (1\d|[89])", finding.reason), str(finding)
+
+
+def test_two_bad_layers_of_thirty(digits):
+    model = network(fastnn.ReLU, 30, 64)
+    for bad in (8, 40):
+        model[bad].weight[...] *= 0.02
+    problem = only_problem(
+        model.report(*digits), "vanishing", "layers 8 and 40 shrink by 0.02 each",
+        "a layer through layers 8 and 40", "(typical of layers 8 and 40) have std 0.0035",
+        mend="he_normal",
+    )  # fmt: skip
+    assert problem.layers == (8, 40)
+    model[40].weight[...] *= 50 * 100  # now one is too small, and one too large
+    found = {one.kind: one.reason for one in model.report(*digits).findings}
+    assert found.keys() == {"vanishing", "exploding"}
+    assert "the weights of layer 8 have std" in found["vanishing"]
+    assert "the weights of layer 40 have std" in found["exploding"]
+
+
+def test_one_layer_that_overflows(digits):
+    model = network(fastnn.ReLU, 10, 64)
+    model[8].weight[...] *= 1e38
+    report = model.report(*digits)
+    problem = only_problem(report, "exploding", "exceeds what the dtype can hold", mend="he_normal")
+    assert "the weights of layer 8 have std 1.7" in problem.reason
+
+
+def test_layers_are_named_as_they_lie():
+    named = {
+        (4,): "layer 4", (0, 2): "layers 0 and 2", (2, 4, 6, 9): "layers 2..9",
+        (4, 20, 40): "layers 4, 20 and 40", (4, 6, 8, 20, 40, 42): "6 of layers 4..42",
+    }  # fmt: skip
+    assert {numbers: layers(numbers) for numbers in named} == named
+
+
+def test_a_dead_layer_in_the_middle(digits):
+    model = network(fastnn.ReLU, 30, 64)
+    model[30].weight[...] = -abs(model[30].weight)
+    problem = only_problem(
+        model.report(*digits), "dead", "all 64 units of layer 30 are dead", mend="LeakyReLU"
+    )
+    assert problem.layers == (30,)
+    model[30].weight[...] = 0
+    problem = only_problem(model.report(*digits), "symmetry", "layer 30", mend="he_normal")
+    assert problem.layers == (30,)
+
+
+@pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.GELU])
+def test_a_bias_that_outweighs_what_comes_in(activation, digits):
+    """Ten times is where SGD no longer trains such a network, three times is a note."""
+    for value in (30.0, 1e6):
+        model = network(activation, 3, 64)
+        model[2].bias[...] = value
+        for report in (model.report(*digits), fastnn.predict_signal(model)):
+            problem = only_problem(report, "bias", "the biases of layer 2 outweigh", mend="zeros")
+            assert f"their root mean square, {value:.3g}, is " in problem.reason
+            assert problem.layers == (2,)
+    model = network(activation, 3, 64)
+    model[2].bias[...] = 2.0
+    report = model.report(*digits)
+    assert report.healthy
+    assert [one.kind for one in report.notes] == ["bias"]
+    model = network(activation, 3, 64)
+    model[2].bias[5] = 1000.0
+    only_problem(model.report(*digits), "bias", "the biases of layer 2", mend="zeros")
+
+
+def test_the_bias_of_an_output(digits):
+    """Of a class it is told; a regression may need it."""
+    model = network(fastnn.ReLU, 3, 64)
+    model[-1].bias[3] = 1000
+    assert [one.kind for one in model.report(*digits).notes] == ["bias"]
+    model = network(fastnn.ReLU, 3, 64, n_out=1)
+    model[-1].bias[...] = 1000
+    assert not model.report(digits[0], 1000.0 + digits[1]).findings
+
+
+@pytest.mark.parametrize("n_out", [1, 10])
+def test_an_output_that_is_saturated_and_wrong(n_out, digits):
+    X, y = digits
+    y = (y > 4).astype(float) if n_out == 1 else np.eye(10)[y]
+    model = network(fastnn.ReLU, 1, 32, n_out=n_out)
+    model = fastnn.Sequential(*map(copy.copy, model), fastnn.Sigmoid(), rng=0, uint8_scale=1 / 16)
+    assert model.report(X, y).healthy
+    model[2].weight[...] *= 100
+    report = model.report(X, y)
+    problem = only_problem(
+        report, "saturated", "Sigmoid is saturated for 9", "of the outputs, and they are wrong",
+        "of answering with the mean of y; the weights of layer 2 have std 2", mend="xavier_normal",
+    )  # fmt: skip
+    assert f"above the {y.var(axis=0).mean():.3g} of" in problem.reason
+    assert model.report(X).findings[0].kind == "exploding", "without y nobody knows"
+    right = model.predict(X) > 0.5
+    assert "saturated" not in {one.kind for one in model.report(X, right.astype(float)).problems}
+
+
+def test_an_output_that_is_dead(digits):
+    model = network(fastnn.ReLU, 1, 32, n_out=1)
+    model = fastnn.Sequential(*map(copy.copy, model), fastnn.ReLU(), rng=0, uint8_scale=1 / 16)
+    model[2].bias[...] = -100
+    report = model.report(digits[0], digits[1].astype(float))
+    only_problem(report, "dead", "1 of 1 units of layer 2 are dead", mend="bias_init")
+
+
+def test_a_row_that_no_unit_takes_up(digits):
+    """By chance all few units may be silent on one row: that is no alarm, and no number."""
+    for seed in range(60):
+        report = network(fastnn.ReLU, 5, 3, seed=seed).report(digits[0][:1])
+        assert "e-100" not in report.verdict
+        assert report.healthy, report.verdict
+
+
 # Healthy ones.
 
 HEALTHY = [
@@ -303,6 +457,31 @@ def test_no_alarm_on_healthy_networks(activation, depth, width, seed, digits, no
     ):
         assert report.healthy, report.verdict
         assert "verdict: healthy" in str(report)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [7, 33, 100])
+@pytest.mark.parametrize(
+    ("activation", "depth"),
+    [(fastnn.ReLU, 5), (fastnn.LeakyReLU, 20), (fastnn.Tanh, 10), (fastnn.GELU, 20),
+     (fastnn.SiLU, 5), (fastnn.Sigmoid, 2)],
+)  # fmt: skip
+def test_no_alarm_on_odd_widths_and_few_or_constant_rows(
+    activation, depth, width, dtype, digits, normal
+):
+    X, y = digits
+    constant = np.hstack([normal[0][:, :40], np.ones((300, 24), np.float32)])
+    for seed in range(3, 6):
+        model = network(activation, depth, width, seed=seed, dtype=dtype)
+        for report in (
+            model.report(X, y),
+            model.report(X[:1], y[:1]),
+            model.report(X[:3], y[:3]),
+            model.report(X[:17], y[:17]),
+            model.report(constant),
+            fastnn.predict_signal(model),
+        ):
+            assert report.healthy, report.verdict
 
 
 @pytest.mark.parametrize("init_name", ["he_uniform", "orthogonal", "variance_scaling"])

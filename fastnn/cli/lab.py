@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fail("--out: expected a folder, got ''")
     rows, columns = task.shape
     try:
-        done = run(task, options.out, options.seed, _say, _command(options))
+        done = run(task, options.out, options.seed, _say, _command(options), options.progress)
     except ImportError as error:
         _fail(error)
     except Unwritable as error:
@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "1,800 are taken (default: the digits that ship with fastnn)",
     )
     add("--seed", type=seed, default=0, metavar="N", help="of all random numbers (default 0)")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="within each experiment, on stderr: always or never (default: on a terminal, where it "
+        "takes more than 2 seconds)",
+    )
     return parser
 
 

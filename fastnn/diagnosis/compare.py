@@ -19,6 +19,7 @@ from .._initialization import Initialization, describe
 from .._rng import rewinding, stream_seed
 from ..layers import GELU, Activation, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Tanh
 from ..optimizers import Optimizer, as_optimizer
+from ..progress import Progress
 from ..sequential import Sequential
 from .report import Report
 from .tables import aligned, html_table
@@ -148,6 +149,7 @@ def compare_inits(
     bias: bool = True,
     dtype: DTypeLike = "float32",
     uint8_scale: float = 1 / 255,
+    progress: bool | None = None,
     rng: RNG = None,
 ) -> InitComparison:
     """Train the same network from each initialization, on the same batches in the same order.
@@ -173,6 +175,8 @@ def compare_inits(
     bias : bool
         Whether the layers have one.
     dtype, uint8_scale : as for `Linear` and `Sequential`
+    progress : bool, optional
+        As for `fit`, over the epochs of all networks.
     rng : None, int, SeedSequence, BitGenerator or Generator
         Where the weights and the order of the rows come from: the same for each network, so that
         two initializations of one distribution differ in size alone.
@@ -193,6 +197,8 @@ def compare_inits(
     epochs, batch_size = as_int(epochs, "epochs", 1), as_int(batch_size, "batch_size", 1)
     bias, scale = as_bool(bias, "bias"), as_float(uint8_scale, "uint8_scale")
     the_dtype, the_optimizer = as_float_dtype(dtype), as_optimizer(optimizer)
+    if progress is not None:
+        as_bool(progress, "progress")
     if the_optimizer.t:
         raise ValueError(f"optimizer: expected one that is new, got one of {the_optimizer.t} steps")
     models, reports = {}, {}
@@ -205,20 +211,19 @@ def compare_inits(
     the_loss = reports[next(iter(reports))].loss
     assert the_loss is not None
     histories = {}
-    for name, model in models.items():
-        with warnings.catch_warnings():
-            # A loss that grows without bound is one of the answers, and the table tells it.
-            warnings.filterwarnings("ignore", "the loss became", RuntimeWarning)
-            histories[name] = model.fit(
-                X,
-                y,
-                loss=the_loss,
-                optimizer=copy.deepcopy(the_optimizer),
-                epochs=epochs,
-                batch_size=batch_size,
-                progress=False,
-                rng=seed,
-            )
+    with Progress(progress, epochs * len(models), unit="epoch") as bar:
+        for name, model in models.items():
+
+            def tell(_: Sequential, history: History, name: str = name) -> None:
+                bar.say(f"{name}: epoch {history.epochs}/{epochs}: {history.line()}")
+
+            with warnings.catch_warnings():
+                # A loss that grows without bound is one of the answers, and the table tells it.
+                warnings.filterwarnings("ignore", "the loss became", RuntimeWarning)
+                histories[name] = model.fit(
+                    X, y, loss=the_loss, optimizer=copy.deepcopy(the_optimizer), epochs=epochs,
+                    batch_size=batch_size, callbacks=[tell], progress=False, rng=seed,
+                )  # fmt: skip
     return InitComparison(models, reports, histories, _title(sizes, between, the_optimizer, epochs))
 
 

@@ -39,6 +39,8 @@ class Batch:
     varying : how many features are not the same in all rows
     x_mean, x_rms : mean and root mean square of X, uint8 scaled
     loss : mean over the rows, None without y
+    constant : the loss of answering with the mean of y for every row; None for labels
+    labels : whether y has classes
     """
 
     rows: int
@@ -47,6 +49,8 @@ class Batch:
     x_mean: float
     x_rms: float
     loss: float | None = None
+    constant: float | None = None
+    labels: bool = False
 
 
 class Spread:
@@ -183,7 +187,12 @@ def measure(
         x_mean=inputs.mean,
         x_rms=math.sqrt(inputs.moments.square),
         loss=None if spec is None else loss,
+        labels=spec == ("cross_entropy",),
     )
+    if spec is not None and targets is not None and not batch.labels:
+        mean = targets.mean(axis=0, dtype=np.float64).astype(targets.dtype)
+        always = np.ascontiguousarray(np.broadcast_to(mean, targets.shape))
+        batch.constant = loss_and_grad(spec, always, targets, None, False)[0]
     for one in found:
         watches[one.index].tell(one, batch)
     _set_ratios(found, batch)

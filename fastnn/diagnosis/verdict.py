@@ -44,10 +44,12 @@ def judge(found: Sequence[Figures], batch: Batch, twice: str = "") -> tuple[Find
     if not any(one.level == "problem" for one in first):
         # Where units are alike, or numbers infinite, every other figure is sick in consequence;
         # and the signal ends, or gradients do, where all units are dead or many saturated.
-        sick = _saturated(found, batch)
-        if not sick and not any(one.dead == one.n_out for one in found):
+        sick, dead = _saturated(found, batch), _dead(found, batch)
+        if not sick and not any(one.level == "problem" for one in dead):
+            sick = _biased(found, batch)
+        if not sick and not any(map(_silent, found)):
             sick = shrinking(found, batch) + growing(found, batch)
-        sick += _dead(found, batch)
+        sick += dead
         findings += sick + _variance(found, {index for one in sick for index in one.layers})
     return tuple(sorted(findings, key=lambda one: one.level != "problem"))
 
@@ -90,6 +92,11 @@ def _cannot_tell(found: Sequence[Figures], batch: Batch) -> list[Finding]:
     return []
 
 
+def _silent(one: Figures) -> bool:
+    """Whether a ReLU lets nothing through on these rows, of which there may be only one."""
+    return one.dead == one.n_out or (one.function == "relu" and one.y_mean == 0 == one.y_std)
+
+
 def _alike(found: Sequence[Figures]) -> list[Finding]:
     """Units that compute the same and so get the same gradient; weights that pass nothing on."""
     groups: dict[tuple[str, str, str], list[int]] = {}
@@ -125,11 +132,14 @@ def _alike(found: Sequence[Figures]) -> list[Finding]:
 
 
 def _saturated(found: Sequence[Figures], batch: Batch) -> list[Finding]:
-    """tanh and sigmoid where they are flat; an output may be, as it is where a class is certain.
+    """tanh and sigmoid where they are flat; an output may be, if it is right.
 
     Half of the activations are too many. Where weights are larger than asked for, as they were
     drawn, it takes a tenth.
     """
+    wrong = _certain_and_wrong(found[-1], batch)
+    if wrong:
+        return wrong
     sick = []
     for one in found[:-1]:
         share = one.saturated if batch.rows else one.predicted.saturated
@@ -159,6 +169,61 @@ def _saturated(found: Sequence[Figures], batch: Batch) -> list[Finding]:
     return [Finding("saturated", "problem", tuple(numbers), reason, mend)]
 
 
+def _certain_and_wrong(last: Figures, batch: Batch) -> list[Finding]:
+    """An output that is saturated while its loss is above that of the best constant answer."""
+    if (last.saturated or 0.0) <= 0.5 or batch.loss is None or batch.constant is None:
+        return []
+    if batch.loss <= batch.constant:
+        return []
+    reason = (
+        f"{last.activation} is saturated for {last.saturated:.0%} of the outputs, and they are "
+        f"wrong: the loss, {batch.loss:.3g}, is above the {batch.constant:.3g} of answering with "
+        f"the mean of y"
+    )
+    mend = "use smaller weights in the last layer, or scale X"
+    if excess(last) > 1.2:
+        reason, mend = f"{reason}; {cause(last)}", use(last)
+    return [Finding("saturated", "problem", (last.index,), reason, mend)]
+
+
+def _biased(found: Sequence[Figures], batch: Batch) -> list[Finding]:
+    """Biases that outweigh what comes in: more than three times is a note, and from ten times on
+    SGD does not train.
+
+    The answers of a regression may need a large bias, and a saturating unit bears one.
+    """
+    groups: dict[str, list[tuple[float, Figures]]] = {}
+    for one in found if batch.labels else found[:-1]:
+        share = _bias_share(one)
+        if share <= 0.9 or excess(one) < 0.3:  # if the weights are too small, it is their fault
+            continue
+        harmless = share <= 0.99 or one is found[-1] or one.function in _SATURATING
+        groups.setdefault("note" if harmless else "problem", []).append((share, one))
+    findings = []
+    for level, group in groups.items():
+        share, worst = max(group, key=lambda pair: pair[0])
+        numbers = tuple(one.index for _, one in group)
+        size = math.hypot(worst.bias_mean or 0.0, worst.bias_std or 0.0)
+        among = f", the worst of {layers(numbers)}," if len(group) > 1 else ""
+        times = "far more than" if share == 1 else f"{math.sqrt(share / (1 - share)):.2g} times"
+        reason = (
+            f"the biases of layer {worst.index}{among} outweigh what comes in: their root mean "
+            f"square, {size:.3g}, is {times} that of W x"
+        )
+        findings.append(Finding("bias", level, numbers, reason, 'use bias_init="zeros"'))
+    return findings
+
+
+def _bias_share(one: Figures) -> float:
+    """As measured, or by theory; 0 where neither tells."""
+    z = one.predicted
+    if one.bias_share is not None or z.z_std is None or z.z_mean is None:
+        return one.bias_share or 0.0
+    square = z.z_mean**2 + z.z_std**2
+    bias = (one.bias_mean or 0.0) ** 2 + (one.bias_std or 0.0) ** 2
+    return bias / square if square > 0 else 0.0
+
+
 def _dead(found: Sequence[Figures], batch: Batch) -> list[Finding]:
     """Units that are positive on no row.
 
@@ -169,14 +234,17 @@ def _dead(found: Sequence[Figures], batch: Batch) -> list[Finding]:
     if batch.rows < _FEW_ROWS:
         return []
     findings = []
-    for one in found[:-1]:
+    for one in found:
         if one.dead is None or one.dead_without_bias is None:
             continue
+        if one is found[-1] and one.dead < one.n_out:
+            continue  # a class or so may never come
         by_bias, n = one.dead - one.dead_without_bias, one.n_out
         chance = n / 2 + 2 * math.sqrt(n)  # four standard deviations of a coin thrown n times
-        if not (one.dead > chance or 4 * by_bias > n or one.dead == n > 1):
+        last = one is found[-1]
+        if not (one.dead > chance or 4 * by_bias > n or one.dead == n > 1 - last):
             continue
-        many = f"all {n}" if one.dead == n else f"{one.dead} of {n}"
+        many = f"all {n}" if one.dead == n > 1 else f"{one.dead} of {n}"
         reason = f"{many} units of layer {one.index} are dead (never positive on {batch.rows} rows)"
         mend = "use LeakyReLU or He initialization, or a lower learning rate"
         if 4 * by_bias > n:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from .figures import Figures
 from .measure import Batch
-from .words import Finding, cause, excess, layers, use
+from .words import Finding, cause, excess, layers, to_blame, use
 
 __all__ = ["growing", "overflowing", "shrinking"]
 
@@ -19,24 +20,59 @@ class Way(NamedTuple):
     """The stretch of layers over which the signal, or a gradient, shrinks or grows most."""
 
     over: tuple[Figures, ...]  # in the order in which they are passed
-    product: float  # of the ratios over it
+    steps: tuple[float, ...]  # the logarithm of each one's ratio
     excess: float  # of the weights' standard deviations over those asked for
     end: float  # the value after it
     at: str  # where that is
     backward: bool
     measured: bool
 
+    @property
+    def product(self) -> float:
+        """Of the ratios over it; 0 and infinity where these are beyond float."""
+        log = math.fsum(self.steps)
+        return math.exp(log) if abs(log) < 700 else math.inf if log > 0 else 0.0
+
+    @property
+    def few(self) -> list[int]:
+        """The places of a few layers that do much of it; none where all do their part."""
+        total = math.fsum(self.steps)
+        shares = [step / total for step in self.steps]
+        few = [i for i, share in enumerate(shares) if share >= max(shares) / 2]
+        much = math.fsum(shares[i] for i in few) > 0.3
+        return few if much and 2 * len(few) <= len(self.steps) else []
+
+    @property
+    def alone(self) -> bool:
+        """Whether there are such few, and nothing but chance in the others."""
+        few = math.fsum(self.steps[i] for i in self.few)
+        return few != 0 and few / math.fsum(self.steps) > 0.8
+
+    @property
+    def concerned(self) -> list[Figures]:
+        """The layers that do it."""
+        return [self.over[i] for i in self.few] if self.alone else list(self.over)
+
+    def _told(self, places: Sequence[int]) -> tuple[str, str]:
+        """The layers there, and what each multiplies by: their geometric mean."""
+        factor = math.exp(math.fsum(self.steps[i] for i in places) / len(places))
+        return layers([self.over[i].index for i in places]), f"{factor:.2g}"
+
     def __str__(self) -> str:
-        numbers = [one.index for one in self.over]
-        factor = f"{self.product ** (1 / len(numbers)):.2g}"
+        few, alone = self.few, self.alone
+        places = few if alone else range(len(self.over))
+        (named, factor), one = self._told(places), len(places) == 1
         verb = "shrink" if self.product < 1 else "grow"
-        source = "" if self.measured else " by theory"
         if self.backward:
-            factor += "" if len(numbers) == 1 else " a layer"
-            return f"gradients {verb} by {factor}: {self.end:.2g} at {self.at}{source}"
-        verb += "s" if len(numbers) == 1 else ""
-        factor += "" if len(numbers) == 1 else " each"
-        return f"{layers(numbers)} {verb} by {factor}: std {self.end:.2g} at {self.at}{source}"
+            words = f"gradients {verb} by {factor}{'' if one else ' a layer'}"
+            words += f" through {named}" * alone
+        else:
+            words = f"{named} {verb}{'s' * one} by {factor}{'' if one else ' each'}"
+        if few and not alone:
+            named, factor = self._told(few)
+            words += f", {'through ' * self.backward}{named} by {factor}"
+        end = f"{'' if self.backward else 'std '}{self.end:.2g} at {self.at}"
+        return f"{words}: {end}{'' if self.measured else ' by theory'}"
 
 
 def shrinking(found: Sequence[Figures], batch: Batch) -> list[Finding]:
@@ -65,9 +101,10 @@ def overflowing(found: Sequence[Figures]) -> list[Finding]:
         return []
     reason = f"the signal exceeds what the dtype can hold from layer {beyond[0]} on"
     mend = "make the model anew, or scale X"
-    most = max(found, key=excess)
-    if excess(most) > 2:
-        reason, mend = f"{reason}; {cause(most)}", use(most)
+    if any(excess(layer) > 2 for layer in found):
+        blamed = to_blame(found, small=False)
+        one = blamed[len(blamed) // 2]
+        reason, mend = f"{reason}; {cause(one, blamed)}", use(one)
     return [Finding("exploding", "problem", tuple(beyond), reason, mend)]
 
 
@@ -93,35 +130,37 @@ def _ways(found: Sequence[Figures], batch: Batch, sign: int) -> Iterator[Way]:
     values = [one.z_std if measured else one.predicted.z_std for one in found]
     stretch = _steepest([batch.x_rms, *values], sign)
     if stretch:
-        begin, end, product = stretch
-        over = tuple(found[begin:end])
-        at = "the output" if end == len(found) else f"layer {over[-1].index}"
-        yield _way(over, product, values[end - 1], at, False, measured)
+        begin, steps = stretch
+        over = tuple(found[begin : begin + len(steps)])
+        at = "the output" if over[-1] is found[-1] else f"layer {over[-1].index}"
+        yield _way(over, steps, values[begin + len(steps) - 1], at, False, measured)
     measured = found[-1].grad_std is not None
     back = found[::-1]
     values = [one.grad_std if measured else one.predicted.grad_std for one in back]
     stretch = None if silent else _steepest(values, sign)
     if stretch:
-        begin, end, product = stretch
+        begin, steps = stretch
+        end = begin + len(steps)
         # The step from one gradient to the next goes through the weights of the layer it leaves.
         over = tuple(back[begin:end])
-        yield _way(over, product, values[end], f"layer {back[end].index}", True, measured)
+        yield _way(over, steps, values[end], f"layer {back[end].index}", True, measured)
 
 
 def _way(
     over: tuple[Figures, ...],
-    product: float,
+    steps: tuple[float, ...],
     end: float | None,
     at: str,
     backward: bool,
     measured: bool,
 ) -> Way:
     off = math.prod(excess(one) for one in over)
-    return Way(over, product, off, end or 0.0, at, backward, measured)
+    return Way(over, steps, off, end or 0.0, at, backward, measured)
 
 
-def _steepest(values: Sequence[float | None], sign: int) -> tuple[int, int, float] | None:
-    """begin, end and values[end] / values[begin], where that is least (sign -1) or largest (+1).
+def _steepest(values: Sequence[float | None], sign: int) -> tuple[int, tuple[float, ...]] | None:
+    """Where from, and the logarithms of the ratios of each value to the one before, such that
+    their product is least (sign -1) or largest (+1).
 
     Only what is known and finite from the start on counts.
     """
@@ -129,14 +168,18 @@ def _steepest(values: Sequence[float | None], sign: int) -> tuple[int, int, floa
     for value in values:
         if value is None or not math.isfinite(value):
             break
-        logs.append(sign * math.log(max(value, _LEAST)))
-    best, found, begin = 0.0, None, 0  # begin: the least so far
+        logs.append(math.log(max(value, _LEAST)))
+    best, found, begin = 0.0, None, 0  # begin: where it was least so far, times sign
     for end in range(1, len(logs)):
-        if logs[begin] > logs[end]:
+        by = sign * (logs[end] - logs[begin])
+        if by < 0:
             begin = end
-        elif logs[end] - logs[begin] > best:
-            best, found = logs[end] - logs[begin], (begin, end)
-    return None if found is None else (*found, math.exp(sign * best) if best < 700 else 0.0)
+        elif by > best:
+            best, found = by, (begin, end)
+    if found is None:
+        return None
+    begin, end = found
+    return begin, tuple(b - a for a, b in pairwise(logs[begin : end + 1]))
 
 
 def _told(kind: str, worst: list[tuple[str, Way]], found: Sequence[Figures]) -> list[Finding]:
@@ -145,14 +188,15 @@ def _told(kind: str, worst: list[tuple[str, Way]], found: Sequence[Figures]) -> 
         return []
     level = "problem" if any(level == "problem" for level, _ in worst) else "note"
     ways = [way for _, way in worst]
-    indices = sorted({one.index for way in ways for one in way.over})
+    indices = sorted({layer.index for way in ways for layer in way.concerned})
     reason = "; ".join(map(str, ways))
     small = kind == "vanishing"
-    passed = sorted((one for way in ways for one in way.over), key=excess)
-    typical = passed[len(passed) // 2]
     wrong = min(way.excess for way in ways) < 0.3 if small else max(w.excess for w in ways) > 3
     if wrong:
-        reason, mend = f"{reason}; {cause(typical)}", use(typical)
+        passed = {one.index: one for way in ways for one in way.over}.values()
+        blamed = to_blame(passed, small)
+        one = blamed[len(blamed) // 2]
+        reason, mend = f"{reason}; {cause(one, blamed)}", use(one)
     elif small:
         why, mend = _by_activation({one.function for one in found[:-1]})
         reason += why

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .figures import Figures
 
-__all__ = ["Finding", "as_drawn", "cause", "excess", "layers", "use", "wrong_kind"]
+__all__ = [
+    "Finding",
+    "as_drawn",
+    "cause",
+    "excess",
+    "layers",
+    "to_blame",
+    "use",
+    "wrong_kind",
+]
 
 RECTIFIERS = ("relu", "leaky_relu", "gelu", "silu")
 
@@ -18,8 +29,8 @@ RECTIFIERS = ("relu", "leaky_relu", "gelu", "silu")
 class Finding:
     """One sentence of a verdict.
 
-    kind : "symmetry", "vanishing", "exploding", "dead", "saturated", "variance", "inputs", "rows",
-        "loss" or "not finite"
+    kind : "symmetry", "vanishing", "exploding", "dead", "saturated", "bias", "variance", "inputs",
+        "rows", "loss" or "not finite"
     level : "problem" or "note"
     layers : the numbers of the Linears concerned
     reason, mend : in words; mend may be ""
@@ -40,11 +51,17 @@ class Finding:
 
 
 def layers(indices: Sequence[int]) -> str:
-    """Such as "layer 4", "layers 0 and 2", "layers 2..58"."""
-    first, last = min(indices), max(indices)
+    """Such as "layer 4", "layers 0 and 2", "layers 2..58"; "layers 4, 20 and 40" if others, which
+    are not meant, lie between."""
+    numbers = sorted(indices)
+    first, last = numbers[0], numbers[-1]
     if first == last:
         return f"layer {first}"
-    return f"layers {first} and {last}" if len(indices) == 2 else f"layers {first}..{last}"
+    # Between two Linears that follow each other are an activation and a dropout at most.
+    gaps = any(b - a > 3 for a, b in itertools.pairwise(numbers))
+    if len(numbers) == 2 or (gaps and len(numbers) <= 5):
+        return f"layers {', '.join(map(str, numbers[:-1]))} and {last}"
+    return f"{len(numbers)} of layers {first}..{last}" if gaps else f"layers {first}..{last}"
 
 
 def excess(one: Figures) -> float:
@@ -81,8 +98,24 @@ def wrong_kind(one: Figures) -> str:
     return "He" if name == "he" and one.function in ("tanh", "sigmoid") and excess(one) > 1 else ""
 
 
-def cause(one: Figures) -> str:
-    """In which way the weights' variance is not the one asked for."""
+def to_blame(passed: Iterable[Figures], small: bool) -> list[Figures]:
+    """The layers whose weights are to blame for what was lost, or won, over all that it passed,
+    by how far they are off; the one in the middle is typical.
+
+    Those that are off by at least half as much as the worst, in logarithms: all of a uniform
+    chain, the one bad layer of thirty.
+    """
+    worst = sorted(passed, key=excess, reverse=not small)
+    sign = -1 if small else 1
+    off = [sign * math.log(max(excess(one), 1e-300)) for one in worst]
+    return [one for one, by in zip(worst, off, strict=True) if by >= off[0] / 2]
+
+
+def cause(one: Figures, others: Sequence[Figures] = ()) -> str:
+    """In which way the weights' variance is not the one asked for.
+
+    others : the layers of which this is typical
+    """
     share = excess(one) ** 2
     wrong, asks = wrong_kind(one), "He" if one.function in RECTIFIERS else "Xavier"
     if wrong == "Xavier":
@@ -90,9 +123,10 @@ def cause(one: Figures) -> str:
         return f"Xavier before {one.activation} loses {loses} the variance per layer"
     if wrong == "He":
         return f"He before {one.activation} has up to {share:.2g} times the variance of Xavier"
+    among = f" (typical of {layers([o.index for o in others])})" if len(others) > 1 else ""
     return (
-        f"the weights of layer {one.index} have std {one.weight_std:.3g} where {asks} asks for "
-        f"{one.asked_std:.3g}"
+        f"the weights of layer {one.index}{among} have std {one.weight_std:.3g} where {asks} asks "
+        f"for {one.asked_std:.3g}"
     )
 
 

@@ -119,8 +119,20 @@ def claims(found: Measured) -> tuple[Claim, ...]:
     )  # fmt: skip
 
 
-def experiment(task: Task, seed: int) -> Experiment:
-    """The chapter."""
+def code(task: Task) -> str:
+    """The program to try."""
+    return """import fastnn
+
+x, y = [[0.0], [1.0], [2.0]], [1.0, 2.5, 4.0]  # y = 1.5 x + 1
+for bias in (False, True):
+    model = fastnn.Sequential(fastnn.Linear(1, 1, bias=bias))
+    model.fit(x, y, loss="mse", optimizer=fastnn.SGD(0.1), epochs=500, batch_size=3)
+    print(bias, model.predict([[0.0], [2.0]]).ravel())  # without bias always 0 at x = 0
+"""
+
+
+def experiment(task: Task, seed: int, progress: bool | None = False) -> Experiment:
+    """The chapter. It takes no time that progress would be worth showing."""
     found = measure(seed)
     return Experiment(
         title="Bias",
@@ -156,10 +168,7 @@ def experiment(task: Task, seed: int) -> Experiment:
                 (3, 4),
             ),
         ),
-        code=(
-            "layer = fastnn.Linear(1, 1, bias=False)\n"
-            "layer([[0.0]])     # [[0.]], whatever its weight"
-        ),
+        code=code(task),
     )
 
 

@@ -15,6 +15,7 @@ from .. import drawing, init
 from ..diagnosis.compare import Init
 from ..diagnosis.report import Report
 from ..layers import Activation, LeakyReLU, Linear, Tanh
+from ..progress import Progress
 from ..sequential import Sequential
 from . import chance
 from .parts import Claim, Experiment, Picture, Task
@@ -41,19 +42,23 @@ class Measured:
     reports: dict[str, dict[str, list[Report]]]
 
 
-def measure(task: Task, seed: int) -> Measured:
+def measure(task: Task, seed: int, progress: bool | None = False) -> Measured:
     """Reports of fresh networks; nothing is trained."""
     reports: dict[str, dict[str, list[Report]]] = {}
-    for name, activation in ACTIVATIONS.items():
-        reports[name] = {}
-        for place, (start, how) in enumerate(INITS.items()):
-            draws = 1 if start == "zeros" else DRAWS
-            # Other seeds for each: one luck for all would make one claim of them.
-            first = 1000 * place + seed * DRAWS
-            reports[name][start] = [
-                _network(task, how, activation, first + draw).report(task.X[:ROWS], task.y[:ROWS])
-                for draw in range(draws)
-            ]
+    X, y = task.X[:ROWS], task.y[:ROWS]
+    networks = len(ACTIVATIONS) * (1 + (len(INITS) - 1) * DRAWS)
+    with Progress(progress, networks, unit="network") as bar:
+        for name, activation in ACTIVATIONS.items():
+            reports[name] = {}
+            for place, (start, how) in enumerate(INITS.items()):
+                draws = 1 if start == "zeros" else DRAWS
+                # Other seeds for each: one luck for all would make one claim of them.
+                first = 1000 * place + seed * DRAWS
+                reports[name][start] = [
+                    _network(task, how, activation, first + draw).report(X, y)
+                    for draw in range(draws)
+                ]
+                bar.say(f"{name}, {start}", draws)
     return Measured(reports)
 
 
@@ -152,9 +157,21 @@ def claims(found: Measured) -> tuple[Claim, ...]:
     return tuple(made)
 
 
-def experiment(task: Task, seed: int) -> Experiment:
+def code(task: Task) -> str:
+    """The program to try."""
+    return f"""import fastnn
+
+layers = []
+for _ in range({DEPTH}):
+    layers += [fastnn.Linear({WIDTH}, {WIDTH}, weight_init="xavier_normal"), fastnn.LeakyReLU()]
+model = fastnn.Sequential(*layers, fastnn.Linear({WIDTH}, 10))
+print(fastnn.predict_signal(model))  # a line of these figures, for any model, without data
+"""
+
+
+def experiment(task: Task, seed: int, progress: bool | None = False) -> Experiment:
     """The chapter."""
-    found = measure(task, seed)
+    found = measure(task, seed, progress)
     made = claims(found)
     each = len(made) // 2
     return Experiment(
@@ -185,8 +202,13 @@ def experiment(task: Task, seed: int) -> Experiment:
                 "Xavier: falls to a thirty-millionth. uniform(-0.1, 0.1) falls faster, "
                 "normal(0, 0.01) fastest, normal(0, 0.3) rises. Points lie on the lines of theory.",
                 "Under Leaky ReLU He alone carries the signal through 50 layers.",
-                lambda: _draw(found, "Leaky ReLU", signal, "Signal under Leaky ReLU",
-                              "standard deviation of z"),
+                lambda: _draw(
+                    found,
+                    "Leaky ReLU",
+                    signal,
+                    "Signal under Leaky ReLU",
+                    "standard deviation of z",
+                ),
                 tuple(range(0, each)),
             ),
             Picture(
@@ -195,8 +217,13 @@ def experiment(task: Task, seed: int) -> Experiment:
                 "Leaky ReLU: towards the first layer level from He, falling from Xavier and the "
                 "small ones, rising from normal(0, 0.3).",
                 "Gradients on their way back do what the signal does: He alone keeps them.",
-                lambda: _draw(found, "Leaky ReLU", gradient, "Gradients under Leaky ReLU",
-                              "dL/dz, over the last layer's"),
+                lambda: _draw(
+                    found,
+                    "Leaky ReLU",
+                    gradient,
+                    "Gradients under Leaky ReLU",
+                    "dL/dz, over the last layer's",
+                ),
                 tuple(range(0, each)),
             ),
             Picture(
@@ -206,8 +233,9 @@ def experiment(task: Task, seed: int) -> Experiment:
                 "ones fall.",
                 "Under tanh Xavier carries the signal on, slowly shrinking; larger weights "
                 "saturate and stay.",
-                lambda: _draw(found, "tanh", signal, "Signal under tanh",
-                              "standard deviation of z"),
+                lambda: _draw(
+                    found, "tanh", signal, "Signal under tanh", "standard deviation of z"
+                ),
                 tuple(range(each, 2 * each)),
             ),
             Picture(
@@ -217,13 +245,14 @@ def experiment(task: Task, seed: int) -> Experiment:
                 "steeply from normal(0, 0.3), falling from the small ones.",
                 "What is hidden in the signal shows in the gradients: under tanh they explode from "
                 "weights larger than Xavier's.",
-                lambda: _draw(found, "tanh", gradient, "Gradients under tanh",
-                              "dL/dz, over the last layer's"),
+                lambda: _draw(
+                    found, "tanh", gradient, "Gradients under tanh", "dL/dz, over the last layer's"
+                ),
                 tuple(range(each, 2 * each)),
             ),
         ),
-        code="print(fastnn.predict_signal(model))    # the lines of these figures, for any model",
-    )  # fmt: skip
+        code=code(task),
+    )
 
 
 def _draw(found: Measured, name: str, of: Any, title: str, label: str) -> Any:

@@ -13,6 +13,7 @@ from .. import drawing
 from .._core.pointwise import leaky_relu, leaky_relu_derivative
 from ..layers import Activation, LeakyReLU, Linear, ReLU
 from ..optimizers import SGD
+from ..progress import Progress
 from ..sequential import Sequential
 from ..units import TOO_MANY
 from .parts import Claim, Experiment, Picture, Task, between
@@ -55,20 +56,24 @@ class Measured:
     courses: dict[str, Course]
 
 
-def measure(task: Task, seed: int) -> Measured:
+def measure(task: Task, seed: int, progress: bool | None = False) -> Measured:
     """A network whose units are killed, and what becomes of it."""
     grid = np.linspace(-3, 3, 601)
     grid[300] = 0.0
     f = {name: leaky_relu(grid, slope) for name, slope in SLOPES.items()}
     derivative = {name: leaky_relu_derivative(grid, slope) for name, slope in SLOPES.items()}
     high, low = rates(task)
-    sick, killing = _trained(task, _network(task, ReLU(), seed), high, KILLING, seed)
-    _, gentle = _trained(task, _network(task, ReLU(), seed), low, KILLING, seed)
-    dead = _dead(sick, task)
-    courses = {
-        name: _course(task, sick, LeakyReLU(slope) if slope else ReLU(), dead, seed)
-        for name, slope in SLOPES.items()
-    }
+    courses = {}
+    with Progress(progress, 2 + len(SLOPES), unit="network") as bar:
+        sick, killing = _trained(task, _network(task, ReLU(), seed), high, KILLING, seed)
+        bar.say(f"ReLU, learning rate {high:.2g}")
+        _, gentle = _trained(task, _network(task, ReLU(), seed), low, KILLING, seed)
+        bar.say(f"ReLU, learning rate {low:.2g}")
+        dead = _dead(sick, task)
+        for name, slope in SLOPES.items():
+            after = LeakyReLU(slope) if slope else ReLU()
+            courses[name] = _course(task, sick, after, dead, seed)
+            bar.say(f"{name}, afterwards")
     return Measured(grid, f, derivative, killing, gentle, dead, courses)
 
 
@@ -171,9 +176,25 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
     )  # fmt: skip
 
 
-def experiment(task: Task, seed: int) -> Experiment:
+def code(task: Task) -> str:
+    """The program to try."""
+    return f"""import fastnn
+{task.loading}
+
+n_in, n_out = X.shape[1], y.max() + 1
+model = fastnn.Sequential(
+    fastnn.Linear(n_in, {WIDTH}), fastnn.ReLU(), fastnn.Linear({WIDTH}, n_out)
+)
+history = model.fit(
+    X, y, loss="cross_entropy", optimizer=fastnn.SGD(3.0), epochs=3, monitor_units=True
+)  # which warns when units die
+print(history.dead_units)  # their share by layer and epoch
+"""
+
+
+def experiment(task: Task, seed: int, progress: bool | None = False) -> Experiment:
     """The chapter."""
-    found = measure(task, seed)
+    found = measure(task, seed, progress)
     high, low = rates(task)
     return Experiment(
         title="Leaky ReLU against ReLU",
@@ -225,11 +246,7 @@ def experiment(task: Task, seed: int) -> Experiment:
                 (3, 5),
             ),
         ),
-        code=(
-            'history = model.fit(X, y, loss="cross_entropy", optimizer=fastnn.SGD(1.0),\n'
-            "                    monitor_units=True)    # warns when units die\n"
-            "history.dead_units                          # their share by layer and epoch"
-        ),
+        code=code(task),
     )
 
 

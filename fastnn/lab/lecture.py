@@ -125,8 +125,19 @@ def _by_hand(found: Measured) -> tuple[float, float]:
     return float(abs(found.z2 - z2).max()), float(second.max())
 
 
-def experiment(task: Task, seed: int) -> Experiment:
-    """The chapter."""
+def code(task: Task) -> str:
+    """The program to try."""
+    return """import fastnn
+
+model = fastnn.Sequential(fastnn.Linear(5, 4), fastnn.LeakyReLU(0.01), fastnn.Linear(4, 3))
+print(model.summary())
+print(model[0].weight)  # 4 rows, a unit each, of 5 columns
+print(model.predict([1.0, -0.5, -2.0, 0.25, 1.0]))
+"""
+
+
+def experiment(task: Task, seed: int, progress: bool | None = False) -> Experiment:
+    """The chapter. It takes no time that progress would be worth showing."""
     found = measure(seed)
     return Experiment(
         title="The 5-4-3 network",
@@ -170,11 +181,7 @@ def experiment(task: Task, seed: int) -> Experiment:
             ),
         ),
         numbers=_as_text(found),
-        code=(
-            "model = fastnn.Sequential(fastnn.Linear(5, 4), fastnn.LeakyReLU(0.01), "
-            "fastnn.Linear(4, 3))\n"
-            "model[0].weight    # shape (4, 5)"
-        ),
+        code=code(task),
     )
 
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from .._version import version
-from .parts import Claim, Experiment, Picture, Task
+from .parts import ODDS, Claim, Experiment, Picture, Task
 
 __all__ = ["page"]
 
@@ -70,6 +70,10 @@ _WORDS = {
     "entropy of the labels": "the loss of who knows how frequent each label is, and nothing else. "
     "A network that ignores its inputs cannot do better. The share of it that a network explains "
     "is how much it has learnt: 0 nothing, 1 everything.",
+    "to learn": "here: to bring the loss below the entropy of the labels by more than luck can. "
+    "Answers that have nothing to do with the images gain more than ln {odds:,} nats over all "
+    "{images:,} images, {luck:.2%} of the entropy, once in {odds:,} times at most (Markov's "
+    "inequality). To learn nothing, to stand still: not to get there.",
     "gradient": "by how much the loss changes with a weight, or with a z. It is worked out from "
     "the last layer back to the first.",
     "training": "each step moves the weights a little against the gradient, by the learning rate "
@@ -80,6 +84,15 @@ _WORDS = {
     "draw; how far it may be off by chance is worked out, to four standard deviations.",
     "E, Var": "mean and variance over the random weights and the data.",
 }
+
+_TRYING = (
+    "Each chapter ends with a short program. It is complete: save it as try.py and run it, or "
+    "paste it into Python. It needs Python 3.11 or newer and fastnn, which the first line below "
+    "installs. The second makes this page again on your own computer, the third runs a program."
+)
+_INSTALL = """pip install "fastnn-cpu[plot]"
+{command}
+python try.py"""
 
 _SOURCES = (
     "X. Glorot, Y. Bengio: Understanding the difficulty of training deep feedforward neural "
@@ -121,9 +134,11 @@ def page(
         '<section>\n<h2>The words</h2>\n<dl class="words">',
         *(
             f"<div><dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd></div>"
-            for word, text in _WORDS.items()
+            for word, text in _words(task).items()
         ),
         "</dl>\n</section>",
+        f"<section>\n<h2>Trying it</h2>\n{_paragraph(_TRYING)}",
+        f'<pre tabindex="0">{html.escape(_INSTALL.format(command=command))}</pre>\n</section>',
     ]
     for number, one in enumerate(experiments, 1):
         parts += _chapter(number, one, images)
@@ -135,6 +150,12 @@ def page(
         "</footer>\n</body>\n</html>\n",
     ]
     return "\n".join(parts)
+
+
+def _words(task: Task) -> dict[str, str]:
+    """The glossary, with the numbers of this data."""
+    numbers = {"odds": ODDS, "images": len(task.y), "luck": task.luck}
+    return _WORDS | {"to learn": _WORDS["to learn"].format(**numbers)}
 
 
 def _about(task: Task) -> str:

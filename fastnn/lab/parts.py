@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 
 from ..data import load_digits, load_idx
 
-__all__ = ["Claim", "Experiment", "Picture", "Task", "between", "number", "read"]
+__all__ = [
+    "ODDS",
+    "Claim",
+    "Experiment",
+    "Picture",
+    "Task",
+    "between",
+    "learns",
+    "learns_nothing",
+    "number",
+    "read",
+]
 
 Array = NDArray[Any]
 
 ROWS = 1800  # of a larger data set, so that the lab stays within its two minutes
+ODDS = 16_000  # to one: what lies beyond is not taken for luck; four standard deviations are that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Task:
 
     X : float32, shape (m, n), each row scaled to a mean square of 1, which the formulas begin with
     y : int64, shape (m,), labels from 0 on
+    loading : the lines of a program that reads such images, as X and y
     """
 
     name: str
@@ -33,6 +46,7 @@ class Task:
     y: Array
     shape: tuple[int, int]
     of: int  # how many images there are in all
+    loading: str
 
     @property
     def classes(self) -> int:
@@ -53,6 +67,25 @@ class Task:
         """The share of that entropy which a network with this loss explains; below 0: none."""
         return 1 - loss / self.entropy
 
+    @property
+    def luck(self) -> float:
+        """The largest share that is put down to luck: ln(ODDS) nats over all m images.
+
+        Let answers q know nothing of the labels but how frequent each is, p. Then the mean of
+        q(y) / p(y) over y drawn from p is 1, and so is that of its product over all images; by
+        Markov's inequality the product is above ODDS once in ODDS times at most. Its logarithm is
+        m times what q gains on the entropy.
+        """
+        return math.log(ODDS) / (len(self.y) * self.entropy)
+
+    def begins(self, losses: Sequence[float]) -> int | None:
+        """The first epoch whose loss is below what luck allows, or None.
+
+        losses : before training, then of each epoch
+        """
+        epochs = enumerate(losses[1:], 1)
+        return next((epoch for epoch, loss in epochs if self.learnt(loss) > self.luck), None)
+
 
 def read(folder: str | os.PathLike[str] | None = None) -> Task:
     """The digits that ship with the package, or the training images of a folder of IDX files.
@@ -62,9 +95,14 @@ def read(folder: str | os.PathLike[str] | None = None) -> Task:
     """
     if folder is None:
         (images, labels), shape, name = load_digits(), (8, 8), "handwritten digits"
+        loading = "from fastnn.data import load_digits\n\nX, y = load_digits()\nX = X / 16"
     else:
         images, labels, _, _, shape = load_idx(folder)
         name = os.path.basename(os.path.abspath(folder))
+        loading = (
+            f"from fastnn.data import load_idx\n\nX, y, *_ = load_idx({os.fspath(folder)!r})\n"
+            f"X, y = X[:{ROWS}] / 255, y[:{ROWS}]"
+        )
     of = len(labels)
     kept = np.flatnonzero(images.any(axis=1))
     kept = (
@@ -74,7 +112,7 @@ def read(folder: str | os.PathLike[str] | None = None) -> Task:
     if len(np.unique(y)) < 2:
         raise ValueError(f"{name}: expected images of at least two classes that are not blank")
     X /= np.sqrt(np.square(X).mean(axis=1, keepdims=True))
-    return Task(name, X, y, shape, of)
+    return Task(name, X, y, shape, of, loading)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +153,24 @@ def between(says: str, value: float, low: float, high: float, unit: str = "") ->
     return Claim(says, number(value) + unit, limits + unit, low <= value <= high)
 
 
+def learns(says: str, task: Task, loss: float) -> Claim:
+    """A claim that a network with this loss has learnt something."""
+    share = task.learnt(loss)
+    return Claim(
+        says, f"{share:.1%} of the entropy explained", f"more than luck's {task.luck:.2%}",
+        share > task.luck,
+    )  # fmt: skip
+
+
+def learns_nothing(says: str, task: Task, loss: float) -> Claim:
+    """A claim that it has not."""
+    share = task.learnt(loss)
+    return Claim(
+        says, f"{share:.2%} of the entropy explained", f"at most luck's {task.luck:.2%}",
+        share <= task.luck,
+    )  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Picture:
     """A figure of the page.
@@ -142,7 +198,7 @@ class Experiment:
     claims, pictures : the results
     numbers : more results to print, as lines whose columns are aligned
     verdict : what `model.report` says of one of the networks
-    code : how to try it oneself
+    code : a program, complete, to try it oneself
     """
 
     title: str

@@ -17,7 +17,7 @@ from .parts import Experiment, Task
 
 __all__ = ["EXPERIMENTS", "PAGE", "Unwritable", "run"]
 
-EXPERIMENTS: dict[str, Callable[[Task, int], Experiment]] = {
+EXPERIMENTS: dict[str, Callable[[Task, int, bool | None], Experiment]] = {
     "Bias": bias.experiment,
     "Zero weights": zeros.experiment,
     "Small random weights": small.experiment,
@@ -35,12 +35,18 @@ class Unwritable(Exception):
 
 
 def run(
-    task: Task, out: str, seed: int, say: Callable[[str], object], command: str
+    task: Task,
+    out: str,
+    seed: int,
+    say: Callable[[str], object],
+    command: str,
+    progress: bool | None = False,
 ) -> list[Experiment]:
     """All eight; their figures as PNG files and the page in the folder `out`.
 
     say : is given each line as it is known
     command : that made the page, for the page
+    progress : whether to show it within each experiment, as for `fit`
 
     Raises ImportError without matplotlib, and Unwritable, both before anything is computed; and
     Unwritable if a file cannot be written later.
@@ -55,7 +61,7 @@ def run(
         with warnings.catch_warnings(), threads(1):
             # Some of the networks are meant to diverge, and the claims tell it.
             warnings.filterwarnings("ignore", "the loss became", RuntimeWarning)
-            one = experiment(task, seed)
+            one = experiment(task, seed, progress)
         for claim in one.claims:
             say(f"  {claim}")
         for text in filter(None, (one.numbers, one.verdict)):

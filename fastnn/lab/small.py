@@ -14,9 +14,10 @@ from ..diagnosis import InitComparison, compare_inits
 from ..diagnosis.report import Report
 from ..layers import LeakyReLU, Linear
 from ..optimizers import SGD
+from ..progress import Progress
 from ..sequential import Sequential
 from . import chance
-from .parts import Claim, Experiment, Picture, Task, between, number
+from .parts import Claim, Experiment, Picture, Task, between, learns, learns_nothing, number
 
 __all__ = ["Measured", "claims", "critical", "experiment", "growth", "measure"]
 
@@ -65,30 +66,36 @@ def growth(slope: float, width: int, seed: int) -> float:
     return math.log(stds[-1] / stds[0]) / (len(stds) - 1)
 
 
-def measure(task: Task, seed: int) -> Measured:
+def measure(task: Task, seed: int, progress: bool | None = False) -> Measured:
     """The sweep over widths, then three networks trained."""
-    sweep = {}
-    for name, slope in SLOPES.items():
-        widths = [round(critical(slope) * step) for step in STEPS]
-        draws = range(seed * SWEEP_DRAWS, (seed + 1) * SWEEP_DRAWS)
-        sweep[name] = (
-            widths,
-            [float(np.mean([growth(slope, width, draw) for draw in draws])) for width in widths],
-        )
+    draws = range(seed * SWEEP_DRAWS, (seed + 1) * SWEEP_DRAWS)
     n_in, out = task.X.shape[1], task.classes
+    with Progress(progress, len(SLOPES) * len(STEPS) + 5, unit="network") as bar:
 
-    def trained(hidden: int, width: int, inits: tuple[str, ...], rows: int) -> InitComparison:
-        return compare_inits(
-            [n_in] + [width] * hidden + [out], task.X[:rows], task.y[:rows], inits=inits,
-            epochs=EPOCHS if rows == len(task.y) else 2, optimizer=SGD(RATE), rng=seed,
-        )  # fmt: skip
+        def grown(name: str, slope: float, width: int) -> float:
+            mean = float(np.mean([growth(slope, width, draw) for draw in draws]))
+            bar.say(f"{SWEEP_LAYERS} layers of {width}, {name}")
+            return mean
 
-    return Measured(
-        sweep,
-        trained(1, NARROW, INITS, len(task.y)),
-        trained(DEEP, NARROW, INITS, len(task.y)),
-        trained(WIDE_LAYERS, WIDE, INITS[:1], min(256, len(task.y) - 1)),
-    )
+        def trained(hidden: int, width: int, inits: tuple[str, ...], rows: int) -> InitComparison:
+            found = compare_inits(
+                [n_in] + [width] * hidden + [out], task.X[:rows], task.y[:rows], inits=inits,
+                epochs=EPOCHS if rows == len(task.y) else 2, optimizer=SGD(RATE), progress=False,
+                rng=seed,
+            )  # fmt: skip
+            bar.say(f"{hidden} hidden layers of {width}, trained", len(inits))
+            return found
+
+        sweep = {}
+        for name, slope in SLOPES.items():
+            widths = [round(critical(slope) * step) for step in STEPS]
+            sweep[name] = widths, [grown(name, slope, width) for width in widths]
+        return Measured(
+            sweep,
+            trained(1, NARROW, INITS, len(task.y)),
+            trained(DEEP, NARROW, INITS, len(task.y)),
+            trained(WIDE_LAYERS, WIDE, INITS[:1], min(256, len(task.y) - 1)),
+        )
 
 
 def _sweep_chance(slope: float, width: float) -> tuple[float, float]:
@@ -134,19 +141,16 @@ def claims(task: Task, found: Measured) -> tuple[Claim, ...]:
     for init in INITS:
         name = "±0.1" if init == uniform else "normal(0, 0.01)"
         made.append(
-            between(
-                f"With one hidden layer {name} works: share of the entropy explained",
-                task.learnt(shallow[init][-1]), 0.5, 1,
-            )
-        )  # fmt: skip
+            learns(f"With one hidden layer {name} works, it learns", task, shallow[init][-1])
+        )
     deep, wide = found.deep, found.wide
     made += [
         _on_theory(f"Through {DEEP} layers of {NARROW} ±0.1 vanishes: std of z at the output",
                    deep.reports[uniform]),
         _on_theory(f"Through {DEEP} layers of {NARROW} normal(0, 0.01) vanishes: std of z",
                    deep.reports[normal]),
-        between(f"{DEEP} layers from either learn nothing: share of the entropy explained",
-                max(task.learnt(deep.curves[init][-1]) for init in INITS), -math.inf, 0.01),
+        learns_nothing(f"{DEEP} layers from either learn nothing", task,
+                       min(deep.curves[init][-1] for init in INITS)),
         _on_theory(f"Through {WIDE_LAYERS} layers of {WIDE} ±0.1 explodes: std of z at the output",
                    wide.reports[uniform]),
         _diverges(task, wide),
@@ -164,9 +168,19 @@ def _diverges(task: Task, wide: InitComparison) -> Claim:
     )
 
 
-def experiment(task: Task, seed: int) -> Experiment:
+def code(task: Task) -> str:
+    """The program to try."""
+    return f"""import fastnn
+{task.loading}
+
+sizes = [X.shape[1]] + [{NARROW}] * {DEEP} + [y.max() + 1]
+print(fastnn.compare_inits(sizes, X, y, inits=["uniform", "normal", "he_normal"], epochs=5))
+"""
+
+
+def experiment(task: Task, seed: int, progress: bool | None = False) -> Experiment:
     """The chapter."""
-    found = measure(task, seed)
+    found = measure(task, seed, progress)
     verdict = found.deep.reports[INITS[0]].verdict
     return Experiment(
         title="Small random weights",
@@ -226,10 +240,7 @@ def experiment(task: Task, seed: int) -> Experiment:
         verdict=(
             f"What model.report says of the {DEEP} layers from ±0.1, before training:\n{verdict}"
         ),
-        code=(
-            f"fastnn.compare_inits([{task.X.shape[1]}] + [{NARROW}] * {DEEP} + [{task.classes}], "
-            'X, y,\n                     inits=["uniform", "normal", "he_normal"])'
-        ),
+        code=code(task),
     )
 
 

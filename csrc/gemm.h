@@ -83,6 +83,14 @@ typedef struct {
     int fetch_c;
 } FN(errands);
 
+INLINE FN(errands) FN(no_errands)(void) {
+    FN(errands) e;
+    e.next.copy = NULL;
+    e.ahead = NULL;
+    e.fetch_c = 0;
+    return e;
+}
+
 INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) {
     t->from[0] = t->from[1] = t->ahead = t->b;
     t->to = sink;
@@ -103,13 +111,34 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
     }
 }
 
+/* The whole product as one tile, but for what depends on where it is; no more than a tile needs is
+ * written, since this is done for each of the smallest products. */
+INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
+    FN(tile) t;
+    t.k = g->k;
+    t.a = g->a;
+    t.a_rs = g->a_rs;
+    t.a_cs = g->a_cs;
+    t.b = g->b;
+    t.ldb = g->b_rs;
+    t.b_copy = NULL;
+    t.start = g->bias ? g->bias : FN(zeros);
+    t.start_ld = 0;
+    t.c = g->c;
+    t.ldc = g->ldc;
+    t.act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY;
+    t.slope = (REAL)g->slope;
+    return t;
+}
+
 /* Columns [0, n) of mr rows of C, from t's b, c and start on. `panel` is the distance in B between one
  * NR columns and the next. Where b_copy is set, B is copied there on the way. */
-static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
+static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
                       FN(errands) *errands) {
     const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest), full = n / NR;
     const int by_panels = !rows || first->b_copy || panel > NR;
     const ptrdiff_t parts = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
+    const ptrdiff_t each = parts ? vectors / parts : 0, more = vectors - each * parts;
     const int advance = first->start != FN(zeros);
     REAL sink[2];
     FN(tile) t = *first;
@@ -117,7 +146,7 @@ static void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows
         FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {
-        const ptrdiff_t nv = FN(part)(vectors, parts, i + 1) - FN(part)(vectors, parts, i);
+        const ptrdiff_t nv = each + (i < more);
         if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
         FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
         if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
@@ -166,6 +195,14 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     return s;
 }
 
+/* Few rows, and a B that is not cut: one strip. */
+static void FN(one_strip)(const fnn_gemm *g) {
+    const FN(tile) t = FN(first_tile)(g, 1);
+    FN(errands) none = FN(no_errands)();
+    FN(strip)(&t, g->m, g->n, g->a_cs == 1, 0, &none);
+    if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
+}
+
 /* One block: C(i, j) += A(i, p) B(p, j) for k rows of B from b on and n columns. */
 typedef struct {
     ptrdiff_t p, j, k, n;
@@ -191,13 +228,18 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
-    FN(errands) errands = {.ahead_step = b.ldb, .ahead_turn = 64 / sizeof(REAL)};
+    FN(errands) errands = FN(no_errands)();
+    errands.ahead_step = b.ldb;
+    errands.ahead_turn = 64 / sizeof(REAL);
     errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
-        FN(tile) t = {.k = b.k, .a = source.a, .a_rs = g->a_rs, .a_cs = g->a_cs, .b = b.b, .ldb = b.ldb,
-                      .b_copy = r ? NULL : b.b_copy, .ldc = g->ldc, .slope = (REAL)g->slope,
-                      .act = last && FN(act_in_tile)(g) ? g->act : FNN_IDENTITY};
+        FN(tile) t = FN(first_tile)(g, last);
+        t.k = b.k;
+        t.a = source.a;
+        t.b = b.b;
+        t.ldb = b.ldb;
+        t.b_copy = r ? NULL : b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
         t.start_ld = b.p ? g->ldc : 0;
@@ -272,7 +314,7 @@ static void FN(by_blocks)(const fnn_gemm *g) {
 static void FN(transposed)(const fnn_gemm *g) {
     const ptrdiff_t m = g->m, ld = FN(round_up)(m, VL);
     REAL *const a = g->work, *const c = a + g->k * ld;
-    FN(errands) none = {.ahead = NULL};
+    FN(errands) none = FN(no_errands)();
     FN(transpose)(m, g->k, g->a, g->a_rs, a, ld);
     for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
         const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), strips = FN(ceil_div)(n, GEMM_MR);
@@ -282,9 +324,11 @@ static void FN(transposed)(const fnn_gemm *g) {
         }
         for (ptrdiff_t r = 0; r < strips; r++) {
             const ptrdiff_t begin = FN(part)(n, strips, r);
-            FN(tile) t = {.k = g->k, .a_rs = g->b_cs, .a_cs = 1, .b = a, .ldb = ld, .ldc = ld,
-                          .act = FN(act_in_tile)(g) ? g->act : FNN_IDENTITY,
-                          .slope = (REAL)g->slope};
+            FN(tile) t = FN(first_tile)(g, 1);
+            t.a_rs = g->b_cs;
+            t.a_cs = 1;
+            t.b = a;
+            t.ldb = t.ldc = ld;
             t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
             t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);
@@ -327,6 +371,9 @@ static void FN(gemm)(const fnn_gemm *g) {
         FN(turned)(g);
     else if (FN(better_transposed)(g))
         FN(transposed)(g);
+    else if (g->m <= GEMM_MR && g->b_cs == 1 &&
+             (g->m == 1 || g->n * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE))
+        FN(one_strip)(g);
     else
         FN(by_blocks)(g);
 }

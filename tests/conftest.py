@@ -78,7 +78,7 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
             env={**clean, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -54,7 +54,7 @@ def start(*arguments, **options):
 
 def run(*arguments, **options):
     process = start(*arguments, **options)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_cleanly():
             if line.strip().startswith("1 "):  # the first epoch: training is under way
                 break
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()  # nothing where it has ended
     assert process.returncode == 130
@@ -249,7 +249,7 @@ def test_broken_pipe_ends_cleanly():
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=300) == 1
     assert err == ""
 
 

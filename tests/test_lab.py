@@ -209,7 +209,7 @@ def test_the_programs_to_try_run_as_they_are_pasted(module, tmp_path):
     program.write_text(module.code(read()), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-P", program.name], cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=100,
+        check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert CODES[module] in done.stdout
@@ -220,7 +220,7 @@ def test_the_programs_to_try_run_as_they_are_pasted(module, tmp_path):
 def test_the_programs_read_ones_own_data(stripes, tmp_path):
     code = zeros.code(read(stripes))
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     assert "X, y, *_ = load_idx(" in code
     assert "identical: zero weights" in done.stdout
@@ -379,7 +379,7 @@ def test_output_that_cannot_be_written_is_no_fault_of_the_folder(tmp_path):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "fastnn", "lab", "--out", str(tmp_path)],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=300,
         )  # fmt: skip
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
@@ -418,7 +418,7 @@ def test_broken_pipe_ends_cleanly(tmp_path):
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=300) == 1
     assert err == ""
 
 
@@ -433,7 +433,7 @@ def test_ctrl_c_ends_cleanly(tmp_path):
         if line.startswith("3/8"):  # the third is under way
             break
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.strip() == "interrupted"
     assert not (tmp_path / "index.html").exists(), "a page is complete or not there"

@@ -24,10 +24,14 @@ cdef void split(Py_ssize_t m, Py_ssize_t n, Py_ssize_t nr, int member, int team,
     By columns each member reads its own part of W, by rows its own part of X; columns are dealt in
     whole tiles, so a narrow product is more even by rows.
     """
-    cdef Py_ssize_t tiles = (n + nr - 1) // nr
-    cdef Py_ssize_t widest = (tiles + team - 1) // team * nr
-    cdef bint even = widest * team * 20 <= n * 21
+    cdef Py_ssize_t tiles, widest
+    cdef bint even
     r0[0], r1[0], c0[0], c1[0] = 0, m, 0, n
+    if team == 1:
+        return
+    tiles = (n + nr - 1) // nr
+    widest = (tiles + team - 1) // team * nr
+    even = widest * team * 20 <= n * 21
     if tiles >= team and (m < 8 * team or (even and n >= m)):
         team_share(n, nr, member, team, c0, c1)
     else:

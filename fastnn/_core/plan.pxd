@@ -30,6 +30,9 @@ cdef class Plan:
     cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil
     cdef double work(self, Py_ssize_t m) noexcept nogil
     cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *
+    cdef int check_shape(self, object x) except -1
+    cdef tuple shape_of_out(self, const Py_buffer *x, Py_ssize_t m)
+    cdef int take_out(self, object out, const Py_buffer *x, Py_ssize_t m, Py_buffer *view) except -1
     cdef Buffer borrow(self)
     cdef void give_back(self, Buffer buffer) noexcept
     cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1

@@ -39,6 +39,29 @@ cdef size_t aligned(size_t size) noexcept nogil:
     return (size + 63) // 64 * 64
 
 
+cdef bint readable(object x, Py_buffer *view) except -1:
+    """Get the buffer of a C-contiguous ndarray of float32, float64 or uint8; False for anything else.
+
+    NumPy says plain "f" or "d" only where the address and the byte order are the machine's own.
+    """
+    if type(x) is not ndarray:
+        return False
+    try:
+        PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+    except (BufferError, TypeError, ValueError):
+        return False
+    if view.format[0] in (c"f", c"d", c"B") and view.format[1] == 0:
+        return True
+    PyBuffer_Release(view)
+    return False
+
+
+cdef bint apart(const Py_buffer *view, const void *other, Py_ssize_t size) noexcept:
+    """Whether a packed buffer shares none of the `size` bytes from `other` on."""
+    cdef const char *begin = <const char *>view.buf
+    return begin + view.len <= <const char *>other or <const char *>other + size <= begin
+
+
 cdef class Plan:
     """Plan(ops, n_in, dtype, parameters, gradients, uint8_scale)
 
@@ -156,16 +179,14 @@ cdef class Plan:
     cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *:
         """x as rows that the kernels can read; the caller releases the view."""
         cdef Rows rows
-        if type(x) is not ndarray:
+        if not readable(x, view):
             x = as_array(x, "x")
-        if x.ndim not in (1, 2) or x.shape[x.ndim - 1] != self.n_in:
-            raise ValueError(
-                f"x: expected shape (m, {self.n_in}) or ({self.n_in},), got {x.shape}")
-        if not x.flags.c_contiguous or not x.flags.aligned or x.dtype.char not in "fdB":
+            self.check_shape(x)
             x = np.ascontiguousarray(x) if x.dtype.char == "B" else as_real(x, "x", self.dtype)
-        elif not x.dtype.isnative:
-            x = as_real(x, "x", self.dtype)
-        PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+            PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        elif view.ndim not in (1, 2) or view.shape[view.ndim - 1] != self.n_in:
+            PyBuffer_Release(view)
+            self.check_shape(x)
         rows.kind = FLOAT32 if view.format[0] == c"f" else FLOAT64 if view.format[0] == c"d" else UINT8
         if rows.kind == (FLOAT32 if self.kind == FNN_F32 else FLOAT64):
             rows.kind = SAME
@@ -173,6 +194,32 @@ cdef class Plan:
         rows.scale = self.uint8_scale
         m[0] = view.shape[0] if view.ndim == 2 else 1
         return rows
+
+    cdef int check_shape(self, object x) except -1:
+        if x.ndim not in (1, 2) or x.shape[x.ndim - 1] != self.n_in:
+            raise ValueError(
+                f"x: expected shape (m, {self.n_in}) or ({self.n_in},), got {x.shape}")
+        return 0
+
+    cdef tuple shape_of_out(self, const Py_buffer *x, Py_ssize_t m):
+        if x.ndim == 2:
+            return (m, self.n_out)
+        return (self.n_out,)
+
+    cdef int take_out(self, object out, const Py_buffer *x, Py_ssize_t m, Py_buffer *view) except -1:
+        """Check that outputs for m rows of x can go to `out`; the caller releases the view."""
+        cdef char code = c"f" if self.kind == FNN_F32 else c"d"
+        if readable(out, view):
+            if (view.format[0] == code and not view.readonly and view.ndim == x.ndim
+                    and view.shape[view.ndim - 1] == self.n_out
+                    and (view.ndim == 1 or view.shape[0] == m)
+                    and apart(view, x.buf, x.len)
+                    and apart(view, self.w, self.n_parameters * view.itemsize)):
+                return 0
+            PyBuffer_Release(view)
+        check_out(out, "out", self.shape_of_out(x, m), self.dtype, <object>x.obj, self.parameters)
+        PyObject_GetBuffer(out, view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        return 0
 
     # Linked by hand: a list's memory comes and goes with its length.
     cdef Buffer borrow(self):
@@ -194,7 +241,7 @@ cdef class Plan:
         cdef Buffer buffer
         cdef double work = self.work(m)
         cdef int team = team_size(work)
-        cdef Py_ssize_t row_bytes, mr, blocks
+        cdef Py_ssize_t row_bytes, mr, most, blocks
         if m == 0 or self.n_out == 0:
             return 0
         t.net = self.net(True)
@@ -209,11 +256,11 @@ cdef class Plan:
         if t.by_rows:
             # Activations of a block of rows stay near the core; each block reads all the weights. With
             # one layer there is nothing to keep.
-            t.block = max(4, max(BLOCK, 2 * self.n_parameters * t.net.K.itemsize) // (row_bytes * mr)) * mr
-            if t.net.n_ops == 1:
-                t.block = m
-            blocks = (m + t.block - 1) // t.block
-            t.block = (m + blocks - 1) // blocks
+            if t.net.n_ops > 1 and m > 4 * mr:
+                most = max(BLOCK, 2 * self.n_parameters * t.net.K.itemsize) // (row_bytes * mr)
+                t.block = max(4, most) * mr
+                blocks = (m + t.block - 1) // t.block
+                t.block = (m + blocks - 1) // blocks
         t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)
         t.member_bytes = 2 * aligned(t.block * row_bytes) + t.net.gemm_bytes
         buffer = self.borrow()
@@ -249,17 +296,10 @@ cdef class Plan:
         cdef Py_buffer view, target
         cdef Py_ssize_t m
         cdef Rows rows = self.take(x, &view, &m)
-        cdef tuple shape
         try:
-            if view.ndim == 2:
-                shape = (m, self.n_out)
-            else:
-                shape = (self.n_out,)
             if out is None:
-                out = empty(shape, self.dtype)
-            else:
-                check_out(out, "out", shape, self.dtype, <object>view.obj, self.parameters)
-            PyObject_GetBuffer(out, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+                out = empty(self.shape_of_out(&view, m), self.dtype)
+            self.take_out(out, &view, m, &target)
             try:
                 self.infer(&rows, m, <char *>target.buf)
             finally:

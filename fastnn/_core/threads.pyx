@@ -115,7 +115,11 @@ cdef int team_size(double work) noexcept nogil:
 
 cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
                      Py_ssize_t *begin, Py_ssize_t *end) noexcept nogil:
-    cdef Py_ssize_t blocks = (n + quantum - 1) // quantum
+    cdef Py_ssize_t blocks
+    begin[0], end[0] = 0, n
+    if team == 1:   # no divisions in the smallest calls
+        return
+    blocks = (n + quantum - 1) // quantum
     begin[0] = min(n, blocks * member // team * quantum)
     end[0] = min(n, blocks * (member + 1) // team * quantum)
 

@@ -19,26 +19,30 @@
 #include "gemm_pack.h"
 #include "gemm_few.h"
 
-/* Bytes of B above which it comes in blocks, bytes of such a block, which stays in L2 while the rows of A
- * and C pass, and bytes of its rows for each column, so that a strip of A stays in L1; the rows of A that
- * pay for copying it. CPUs of 16 registers tend to have less L2. */
+/* LARGE: bytes of B above which it comes in blocks. BLOCK: bytes of such a block, which stays in L2 while
+ * the rows of A and C pass; DEPTH: bytes of a block for each column, so that a strip of A stays in L1.
+ * WORTH: rows of A that pay for copying a block. APART: bytes between the rows of B from which they meet
+ * in few sets of L1 and few pages; APART_LARGE: bytes above which such a B is copied, 48 rows of A
+ * being enough. CPUs of 16 registers tend to have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
 #define GEMM_DEPTH 1536
 #define GEMM_WORTH 192
+#define GEMM_APART 3584
+#define GEMM_APART_LARGE GEMM_LARGE
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
 #define GEMM_DEPTH 1024
 #define GEMM_WORTH 24
+#define GEMM_APART 1920
+#define GEMM_APART_LARGE (32 << 10)
 #endif
-/* Bytes above which it is copied for 48 rows too. */
+/* Bytes of B above which 48 rows of A are enough too. */
 #define GEMM_HUGE (3 << 20)
 /* Bytes of W from which few rows stream through it. */
 #define GEMM_STREAM (2 << 20)
-/* Bytes between rows of B from which each lies in a page of its own, as good as. */
-#define GEMM_APART 3584
 
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
@@ -133,8 +137,8 @@ INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
 
 /* Columns [0, n) of mr rows of C, from t's b, c and start on. `panel` is the distance in B between one
  * NR columns and the next. Where b_copy is set, B is copied there on the way. */
-static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n, int rows, ptrdiff_t panel,
-                      FN(errands) *errands) {
+static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n,
+                                                int rows, ptrdiff_t panel, FN(errands) *errands) {
     const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest), full = n / NR;
     const int by_panels = !rows || first->b_copy || panel > NR;
     const ptrdiff_t parts = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
@@ -178,10 +182,10 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const int scarce = g->b_rs * size >= GEMM_APART || bytes > GEMM_HUGE;
-    const ptrdiff_t worth = scarce && GEMM_WORTH > 48 ? 48 : GEMM_WORTH;
+    const int apart = g->b_rs * size >= GEMM_APART;
+    const ptrdiff_t worth = (apart || bytes > GEMM_HUGE) && GEMM_WORTH > 48 ? 48 : GEMM_WORTH;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
-    s.packs_b = g->b_cs != 1 || (bytes > GEMM_LARGE && g->m >= worth);
+    s.packs_b = g->b_cs != 1 || (bytes > (apart ? GEMM_APART_LARGE : GEMM_LARGE) && g->m >= worth);
     if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
         /* Rows a page apart meet in a quarter of L2's sets, whose ways hold 256 of them. */
         const ptrdiff_t most = !s.packs_b && g->b_rs * size % 4096 == 0 && g->m > GEMM_MR ? 128 : KC;

@@ -6,7 +6,9 @@
  *
  * Both sum each element of C in the order of k. */
 #define STREAM 8      /* rows of B that a row of C takes at a time */
-#define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 would not hold a page of each */
+#define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 has no room for each */
+#define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
+#define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 #define STREAM_ROWS 4 /* more rows of C are better served by tiles */
 
@@ -96,50 +98,81 @@ static void FN(streamed)(const fnn_gemm *g) {
     if (FN(act_after)(g)) FN(finish)(g, 0, 0, m, g->n);
 }
 
-/* VL terms of the sums of VL columns of C, or fewer: the square of B^T at b is turned in registers. */
-INLINE void FN(turn_square)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x,
-                            ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
-    enum { LANES = VEC_BYTES / sizeof(REAL) };
-    if (columns >= LANES && terms >= LANES) {
-        vec r[LANES];
-        FN(transpose_square)(b, ldb, r);
-        UNROLL for (int q = 0; q < LANES; q++)
-            UNROLL for (int i = 0; i < m; i++)
-                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[i]);
-    } else {
-        REAL turned[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
-        FN(transpose_part)(columns, terms, b, ldb, turned);
-        for (ptrdiff_t q = 0; q < LANES && q < terms; q++)
-            UNROLL for (int i = 0; i < m; i++)
-                sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), vload(turned + q * LANES), sums[i]);
+/* The next VL terms of the sums of `width` vectors of columns, 16 bytes of each row of B^T at a time: so
+ * few registers hold what is being turned, and x is broadcast once for all columns. */
+INLINE void FN(turn_squares)(const int m, const int width, const REAL *x, ptrdiff_t x_rs, ptrdiff_t x_cs,
+                             const REAL *b, ptrdiff_t ldb, vec sums[][STREAM_ROWS]) {
+    enum { E = 16 / sizeof(REAL), CHUNKS = VEC_BYTES / 16 };
+    UNROLL for (int c = 0; c < CHUNKS; c++, b += E, x += E * x_cs)
+        UNROLL for (int h = 0; h < width; h++) {
+            vec r[E];
+            FN(transpose_chunk)(b + h * VL * ldb, ldb, r);
+            UNROLL for (int q = 0; q < E; q++)
+                UNROLL for (int i = 0; i < m; i++)
+                    sums[h][i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[h][i]);
+        }
+}
+
+/* The same for a square of which only columns x terms elements exist. */
+INLINE void FN(turn_part)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x, ptrdiff_t x_rs,
+                          ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
+    REAL turned[VEC_BYTES / sizeof(REAL) * VL] __attribute__((aligned(VEC_BYTES)));
+    FN(transpose_part)(columns, terms, b, ldb, turned);
+    for (ptrdiff_t q = 0; q < VL && q < terms; q++)
+        UNROLL for (int i = 0; i < m; i++)
+            sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), vload(turned + q * VL), sums[i]);
+}
+
+/* `count` elements of each of m rows, and the next as many fetched into L2. */
+INLINE void FN(move_rows)(ptrdiff_t m, const int count, const REAL *from, ptrdiff_t ld, REAL *to,
+                          ptrdiff_t to_ld) {
+    enum { LINE = 64 / sizeof(REAL), LANES = VEC_BYTES / sizeof(REAL) };
+    for (; m > 0; m--, from += ld, to += to_ld) {
+        UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(from + count + i, 0, 2);
+        UNROLL for (int i = 0; i < count; i += LANES) vstore(to + i, vload(from + i));
     }
 }
 
-/* Two vectors of columns at a time: their sums are chains that the core runs side by side. */
-INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
-    const ptrdiff_t ldb = g->b_cs;
-    for (ptrdiff_t j = 0; j < g->n; j += 2 * VL) {
-        const ptrdiff_t n = g->n - j;
-        const REAL *x = g->a, *b = (const REAL *)g->b + j * ldb;
-        const vtail tail[2] = {vtail_make(FN(least)(n, VL)), vtail_make(n > VL ? FN(least)(n - VL, VL) : 0)};
-        vec sums[2][STREAM_ROWS];
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int i = 0; i < m; i++) {
-                sums[h][i] = vset1(0);
-                if (g->bias && n > h * VL)
-                    sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail[h]);
-            }
-        for (ptrdiff_t p = 0; p < g->k; p += VL, x += VL * g->a_cs, b += VL) {
-            for (ptrdiff_t q = 0; q < 2 * VL && q < n; q++)
-                __builtin_prefetch(b + q * ldb + TURN_AHEAD, 0, 2);
-            FN(turn_square)(m, n, g->k - p, x, g->a_rs, g->a_cs, b, ldb, sums[0]);
-            if (n > VL)
-                FN(turn_square)(m, n - VL, g->k - p, x, g->a_rs, g->a_cs, b + VL * ldb, ldb, sums[1]);
+/* Columns of C from j on, `width` vectors, of which a single one need not be full. */
+INLINE void FN(turn_group)(const fnn_gemm *g, const int m, const int width, ptrdiff_t j) {
+    const ptrdiff_t ldb = g->b_cs, n = FN(least)(g->n - j, width * VL);
+    const int far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_FAR;
+    const REAL *x = g->a, *b = (const REAL *)g->b + j * ldb;
+    const vtail tail = vtail_make(width == 1 ? n : VL);
+    vec sums[TURN_WIDTH][STREAM_ROWS];
+    UNROLL for (int h = 0; h < width; h++)
+        UNROLL for (int i = 0; i < m; i++) {
+            sums[h][i] = vset1(0);
+            if (g->bias) sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail);
         }
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int i = 0; i < m; i++)
-                if (n > h * VL) vstore_t((REAL *)g->c + i * g->ldc + j + h * VL, sums[h][i], tail[h]);
+    ptrdiff_t p = 0;
+    if (far && width > 1 && ldb * (ptrdiff_t)sizeof(REAL) % 4096 == 0) {
+        /* All these rows share the few ways of one set of L1: so they move out of it, a run at a time. */
+        enum { RUN = 256 / sizeof(REAL), LD = RUN + 16 / sizeof(REAL) };
+        REAL moved[TURN_WIDTH * VEC_BYTES / sizeof(REAL) * LD] __attribute__((aligned(VEC_BYTES)));
+        for (; p + RUN <= g->k; p += RUN, b += RUN) {
+            FN(move_rows)(width * VL, RUN, b, ldb, moved, LD);
+            for (ptrdiff_t q = 0; q < RUN; q += VL, x += VL * g->a_cs)
+                FN(turn_squares)(m, width, x, g->a_rs, g->a_cs, moved + q, LD, sums);
+        }
     }
+    for (; p + VL <= g->k && n == width * VL; p += VL, x += VL * g->a_cs, b += VL) {
+        if (far && p % (64 / (ptrdiff_t)sizeof(REAL)) == 0)
+            for (ptrdiff_t q = 0; q < width * VL; q++) __builtin_prefetch(b + q * ldb + TURN_AHEAD, 0, 2);
+        FN(turn_squares)(m, width, x, g->a_rs, g->a_cs, b, ldb, sums);
+    }
+    for (; p < g->k; p += VL, x += VL * g->a_cs, b += VL)
+        UNROLL for (int h = 0; h < width; h++)
+            FN(turn_part)(m, n - h * VL, g->k - p, x, g->a_rs, g->a_cs, b + h * VL * ldb, ldb, sums[h]);
+    UNROLL for (int h = 0; h < width; h++)
+        UNROLL for (int i = 0; i < m; i++)
+            vstore_t((REAL *)g->c + i * g->ldc + j + h * VL, sums[h][i], tail);
+}
+
+INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
+    ptrdiff_t j = 0;
+    for (; j + TURN_WIDTH * VL <= g->n; j += TURN_WIDTH * VL) FN(turn_group)(g, m, TURN_WIDTH, j);
+    for (; j < g->n; j += VL) FN(turn_group)(g, m, 1, j);
 }
 
 /* Up to STREAM_ROWS rows of C, where a column of B is contiguous: bound by reading and turning B. */

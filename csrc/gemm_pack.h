@@ -1,29 +1,37 @@
 /* gemm_pack.h: copies of matrix blocks for gemm.h, in the layouts that the tiles like best. */
 
-/* r[q] = column q of the square of VL x VL at p. A vector is loaded in pieces of 16 bytes from rows
- * that far apart that only elements within 16 bytes are left to exchange: half of the shuffles of
- * a transposition of whole rows, and none of them crosses 16 bytes. A row's pieces are read one after
- * another: where rows are pages apart, L1 cannot hold a line of each. */
+/* r[q] = column q of 16 bytes of each of VL rows from p on. A vector is loaded in pieces of 16 bytes from
+ * rows that far apart that only elements within 16 bytes are left to exchange: half of the shuffles
+ * of a transposition of whole rows, and none of them crosses 16 bytes. */
+INLINE void FN(exchange)(const vec *piece, vec *r) {
+#if F32
+    const vf64 ab_lo = (vf64)vzip_lo(piece[0], piece[1]), ab_hi = (vf64)vzip_hi(piece[0], piece[1]);
+    const vf64 cd_lo = (vf64)vzip_lo(piece[2], piece[3]), cd_hi = (vf64)vzip_hi(piece[2], piece[3]);
+    r[0] = (vec)vzip_lo_f64(ab_lo, cd_lo);
+    r[1] = (vec)vzip_hi_f64(ab_lo, cd_lo);
+    r[2] = (vec)vzip_lo_f64(ab_hi, cd_hi);
+    r[3] = (vec)vzip_hi_f64(ab_hi, cd_hi);
+#else
+    r[0] = vzip_lo(piece[0], piece[1]);
+    r[1] = vzip_hi(piece[0], piece[1]);
+#endif
+}
+
+INLINE void FN(transpose_chunk)(const REAL *p, ptrdiff_t ld, vec *r) {
+    enum { E = 16 / sizeof(REAL) };
+    vec piece[E];
+    UNROLL for (int i = 0; i < E; i++) piece[i] = vpieces(p + i * ld, E * ld);
+    FN(exchange)(piece, r);
+}
+
+/* r[q] = column q of the square of VL x VL at p. A row's pieces are read one after another: where rows
+ * are pages apart, L1 cannot hold a line of each. */
 INLINE void FN(transpose_square)(const REAL *p, ptrdiff_t ld, vec *r) {
     enum { E = 16 / sizeof(REAL), CHUNKS = VEC_BYTES / 16 };
     vec piece[CHUNKS][E];
     UNROLL for (int i = 0; i < E; i++)
         UNROLL for (int c = 0; c < CHUNKS; c++) piece[c][i] = vpieces(p + i * ld + c * E, E * ld);
-    UNROLL for (int c = 0; c < CHUNKS; c++, r += E) {
-#if F32
-        const vf64 ab_lo = (vf64)vzip_lo(piece[c][0], piece[c][1]);
-        const vf64 ab_hi = (vf64)vzip_hi(piece[c][0], piece[c][1]);
-        const vf64 cd_lo = (vf64)vzip_lo(piece[c][2], piece[c][3]);
-        const vf64 cd_hi = (vf64)vzip_hi(piece[c][2], piece[c][3]);
-        r[0] = (vec)vzip_lo_f64(ab_lo, cd_lo);
-        r[1] = (vec)vzip_hi_f64(ab_lo, cd_lo);
-        r[2] = (vec)vzip_lo_f64(ab_hi, cd_hi);
-        r[3] = (vec)vzip_hi_f64(ab_hi, cd_hi);
-#else
-        r[0] = vzip_lo(piece[c][0], piece[c][1]);
-        r[1] = vzip_hi(piece[c][0], piece[c][1]);
-#endif
-    }
+    UNROLL for (int c = 0; c < CHUNKS; c++) FN(exchange)(piece[c], r + c * E);
 }
 
 /* The same for a square of which only height x width elements exist, to columns of VL elements. Other

@@ -43,6 +43,7 @@ BUILD = f"build/{'debug' if DEBUG else 'symbols' if SYMBOLS else 'release'}"
 # numbers are the same on every CPU only then. errno alone is given up, never a value.
 COMPILE = ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 COMPILE += ["-Wno-psabi"]
+COMPILE += ["-DCYTHON_COMPRESS_STRINGS=0"]  # a wheel is compressed as a whole, and better so
 LINK = []
 X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 if X86_64:
@@ -57,6 +58,7 @@ else:
     COMPILE += [] if SYMBOLS else ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
     if sys.platform == "linux":
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+        COMPILE += ["-fno-plt"]  # all symbols are bound at once, so calls need no detour
         LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
         LINK += [] if SYMBOLS else ["-Wl,-s"]
 # The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels

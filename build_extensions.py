@@ -66,6 +66,13 @@ else:
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "plan")
 
+# Before LLVM's headers for Windows declare what a CPU's vectors can do, they want to see it in the
+# command line: the target in the file is not enough there.
+WINDOWS_TARGETS = {
+    "isa_avx2": ["-mavx2", "-mfma"],
+    "isa_avx512": ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+}
+
 # Flags of the environment or of the interpreter's own build that would tie a wheel to one machine,
 # or give up what README.md promises of numbers.
 FOREIGN = re.compile(r"-m(arch=|cpu=|tune=|avx|sse|ssse|fma|bmi|popcnt)|-Ofast|-f\w+-math")
@@ -183,6 +190,7 @@ def compile_file(compile_one, path: str, options: dict) -> list[str]:
         level = KERNELS
     flags = [*options["extra_postargs"], level]
     if sys.platform == "win32":
+        flags += WINDOWS_TARGETS.get(name, [])
         flags = [f"/clang:{flag}" if flag.startswith("-") else flag for flag in flags]
     return compile_one([path], **{**options, "extra_postargs": flags})
 
@@ -228,6 +236,7 @@ class BuildSource(sdist):
             return info
 
         path = f"{base_name}.tar.gz"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with (
             gzip.GzipFile(path, "wb", mtime=date) as packed,
             tarfile.open(fileobj=packed, mode="w") as archive,

@@ -60,11 +60,13 @@ else:
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
         COMPILE += ["-fno-plt"]  # all symbols are bound at once, so calls need no detour
         LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
-        LINK += [] if SYMBOLS else ["-Wl,-s"]
+        LINK += [] if SYMBOLS else ["-Wl,-s", "-Wl,--build-id=none"]
 # The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels
 # for CPUs without AVX2, which are as large as those with it.
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "plan")
+# What Cython reads by hand that CPython has functions for: where no call is hot, those are smaller.
+SMALL = ["-DCYTHON_FAST_THREAD_STATE=0", "-DCYTHON_USE_UNICODE_INTERNALS=0"]
 
 # Before LLVM's headers for Windows declare what a CPU's vectors can do, they want to see it in the
 # command line: the target in the file is not enough there.
@@ -189,6 +191,8 @@ def compile_file(compile_one, path: str, options: dict) -> list[str]:
     if folder == "csrc" and (name != "isa_baseline" or not X86_64):
         level = KERNELS
     flags = [*options["extra_postargs"], level]
+    if folder != "csrc" and name not in HOT_MODULES:
+        flags += SMALL
     if sys.platform == "win32":
         flags += WINDOWS_TARGETS.get(name, [])
         flags = [f"/clang:{flag}" if flag.startswith("-") else flag for flag in flags]

@@ -43,6 +43,7 @@ BUILD = f"build/{'debug' if DEBUG else 'symbols' if SYMBOLS else 'release'}"
 # numbers are the same on every CPU only then. errno alone is given up, never a value.
 COMPILE = ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 COMPILE += ["-Wno-psabi"]
+COMPILE += ["-DCYTHON_COMPRESS_STRINGS=0"]  # a wheel is compressed as a whole, and better so
 LINK = []
 X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 if X86_64:
@@ -57,12 +58,22 @@ else:
     COMPILE += [] if SYMBOLS else ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
     if sys.platform == "linux":
         COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+        COMPILE += ["-fno-plt"]  # all symbols are bound at once, so calls need no detour
         LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
-        LINK += [] if SYMBOLS else ["-Wl,-s"]
+        LINK += [] if SYMBOLS else ["-Wl,-s", "-Wl,--build-id=none"]
 # The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels
 # for CPUs without AVX2, which are as large as those with it.
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "plan")
+# What Cython reads by hand that CPython has functions for: where no call is hot, those are smaller.
+SMALL = ["-DCYTHON_FAST_THREAD_STATE=0", "-DCYTHON_USE_UNICODE_INTERNALS=0"]
+
+# Before LLVM's headers for Windows declare what a CPU's vectors can do, they want to see it in the
+# command line: the target in the file is not enough there.
+WINDOWS_TARGETS = {
+    "isa_avx2": ["-mavx2", "-mfma"],
+    "isa_avx512": ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+}
 
 # Flags of the environment or of the interpreter's own build that would tie a wheel to one machine,
 # or give up what README.md promises of numbers.
@@ -180,7 +191,10 @@ def compile_file(compile_one, path: str, options: dict) -> list[str]:
     if folder == "csrc" and (name != "isa_baseline" or not X86_64):
         level = KERNELS
     flags = [*options["extra_postargs"], level]
+    if folder != "csrc" and name not in HOT_MODULES:
+        flags += SMALL
     if sys.platform == "win32":
+        flags += WINDOWS_TARGETS.get(name, [])
         flags = [f"/clang:{flag}" if flag.startswith("-") else flag for flag in flags]
     return compile_one([path], **{**options, "extra_postargs": flags})
 
@@ -226,6 +240,7 @@ class BuildSource(sdist):
             return info
 
         path = f"{base_name}.tar.gz"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with (
             gzip.GzipFile(path, "wb", mtime=date) as packed,
             tarfile.open(fileobj=packed, mode="w") as archive,

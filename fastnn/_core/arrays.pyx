@@ -1,4 +1,4 @@
-"""The one place that checks arrays.
+"""The one place that checks arrays; their addresses; memory that is kept from call to call.
 
 An ndarray is looked at through the buffer protocol rather than a typed memoryview: it costs half
 as much, it serves both dtypes with one body, and it tells the strides of an array that is not
@@ -15,8 +15,10 @@ import numbers
 import numpy as np
 
 from cpython.buffer cimport (
-    Py_buffer, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer,
+    Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release,
+    PyObject_GetBuffer,
 )
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs, isfinite
 from fastnn._core.csrc cimport FNN_F32, FNN_F64
@@ -301,3 +303,57 @@ cdef double as_slope(object value, int dtype) except? -1.0:
     if dtype == FNN_F32 and fabs(slope) > FLT_MAX:
         raise ValueError(f"negative_slope: expected a finite float32, got {slope}")
     return slope
+
+
+# Large blocks in pages of 2 MiB, as NumPy's are, where the system has to be asked: with small ones
+# every row of a wide matrix lies in a page of its own.
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #ifdef __linux__
+    #include <sys/mman.h>
+    #endif
+    #define HUGE_PAGE ((size_t)2 << 20)
+    static void use_huge_pages(char *data, size_t size) {
+    #ifdef MADV_HUGEPAGE
+        char *begin = data + (-(uintptr_t)data & (HUGE_PAGE - 1));
+        if (begin + HUGE_PAGE <= data + size)
+            madvise(begin, (size_t)(data + size - begin) & ~(HUGE_PAGE - 1), MADV_HUGEPAGE);
+    #else
+        (void)data;
+        (void)size;
+    #endif
+    }
+    """
+    const size_t HUGE_PAGE
+    void use_huge_pages(char *data, size_t size) nogil
+
+
+cdef char *bytes_of(object array) except? NULL:
+    cdef Py_buffer view
+    if array is None or not array.size:
+        return NULL
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    PyBuffer_Release(&view)
+    return <char *>view.buf
+
+
+cdef class Buffer:
+    """Aligned memory of growing size, so that a steady state allocates nothing."""
+
+    cdef int reserve(self, size_t size) except -1:
+        cdef size_t alignment = HUGE_PAGE if size >= 2 * HUGE_PAGE else 64
+        if size <= self.size:
+            return 0
+        PyMem_RawFree(self.block)
+        self.size = 0
+        self.block = <char *>PyMem_RawMalloc(size + alignment)
+        if self.block == NULL:
+            raise MemoryError(f"no memory for a workspace of {size} bytes")
+        self.data = self.block + (alignment - <size_t>self.block % alignment) % alignment
+        use_huge_pages(self.data, size)
+        self.size = size
+        return 0
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.block)

@@ -1,11 +1,11 @@
 """What this machine can do at most, for benches to compare with: csrc's limit loops on a team."""
 
+from fastnn._core.arrays cimport Buffer
 from fastnn._core.csrc cimport (
     FNN_F32, FNN_F64, FNN_LIMIT_COPY, FNN_LIMIT_FMA, FNN_LIMIT_READ, FNN_LIMIT_STREAM_COPY,
     FNN_LIMIT_STREAM_WRITE, FNN_LIMIT_UPDATE, FNN_LIMIT_WRITE, fnn_kernels, fnn_limit,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport Buffer
 from fastnn._core.threads cimport run_team
 
 cdef dict LIMITS = {

@@ -12,13 +12,12 @@ the busiest thread has the least to do.
 import numpy as np
 
 from fastnn._core.arrays cimport (
-    PACKED, ROWS, ROWS_OR_COLUMNS, View, as_slope, dtype_of, memory_of, take, take_out,
+    PACKED, ROWS, ROWS_OR_COLUMNS, Buffer, View, as_slope, dtype_of, memory_of, take, take_out,
 )
 from fastnn._core.csrc cimport (
     FNN_IDENTITY, FNN_LEAKY_RELU, fnn_act, fnn_dtype, fnn_gemm, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport Buffer
 from fastnn._core.threads cimport run_team, team_barrier, team_share, team_size
 
 cdef object empty = np.empty

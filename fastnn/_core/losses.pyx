@@ -3,11 +3,11 @@
 import numpy as np
 
 from libc.stdint cimport int64_t
+from fastnn._core.arrays cimport bytes_of
 from fastnn._core.csrc cimport (
     FNN_BCE, FNN_F32, FNN_F64, FNN_HUBER, FNN_MAE, FNN_MSE, fnn_kernels, fnn_loss,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 
 cdef dict KINDS = {"mse": FNN_MSE, "mae": FNN_MAE, "huber": FNN_HUBER, "bce": FNN_BCE}

@@ -1,7 +1,7 @@
 from cpython.buffer cimport Py_buffer
 from cpython.pythread cimport PyThread_type_lock
+from fastnn._core.arrays cimport Buffer
 from fastnn._core.csrc cimport fnn_dtype
-from fastnn._core.memory cimport Buffer
 from fastnn._core.passes cimport Net, Op, Rows, Training
 
 cdef class Plan:

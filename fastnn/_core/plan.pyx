@@ -17,12 +17,12 @@ from cpython.pythread cimport (
 )
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
+from fastnn._core.arrays cimport bytes_of
 from fastnn._core.arrays import as_array, as_real, check_out
 from fastnn._core.csrc cimport (
     FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_SILU, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport bytes_of
 from fastnn._core.passes cimport (
     ACT, DROPOUT, FLOAT32, FLOAT64, LINEAR, SAME, SOFTMAX, UINT8, Inference, backward_task,
     forward_task, inference_task, training_output,

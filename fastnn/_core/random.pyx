@@ -9,10 +9,9 @@ import math
 import numpy as np
 
 from libc.stdint cimport uint32_t, uint64_t
-from fastnn._core.arrays cimport PACKED, View, memory_of, take, take_out
+from fastnn._core.arrays cimport PACKED, View, bytes_of, memory_of, take, take_out
 from fastnn._core.csrc cimport FNN_F32, FNN_F64, fnn_dtype, fnn_kernels, fnn_stream
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 from fastnn._core.arrays import as_finite
 

@@ -6,10 +6,10 @@ from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
+from fastnn._core.arrays cimport bytes_of
 from fastnn._core.csrc cimport FNN_LEAKY_RELU, FNN_RELU, fnn_kernels
 from fastnn._core.kernels cimport kernels
 from fastnn._core.losses cimport Loss, count_right, loss_rows, parse_loss
-from fastnn._core.memory cimport bytes_of
 from fastnn._core.passes cimport Rows, Training, step_task, training_output
 from fastnn._core.plan cimport Plan
 from fastnn._core.threads cimport run_team, team_size

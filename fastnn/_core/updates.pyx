@@ -3,9 +3,9 @@
 import numpy as np
 
 from libc.math cimport pow
+from fastnn._core.arrays cimport bytes_of
 from fastnn._core.csrc cimport FNN_F32, FNN_F64, fnn_dtype, fnn_kernels
 from fastnn._core.kernels cimport kernels
-from fastnn._core.memory cimport bytes_of
 from fastnn._core.threads cimport run_team, team_share, team_size
 
 cdef enum:

@@ -44,7 +44,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """
     path = os.path.join(os.path.dirname(__file__), "_data", "digits.npz")
     with np.load(path, allow_pickle=False) as file:
-        # The file has them pixel by pixel, which packs a tenth smaller.
+        # The file has them pixel by pixel, which packs smaller.
         return np.ascontiguousarray(file["images"]), file["labels"].astype(np.int64)
 
 

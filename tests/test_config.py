@@ -87,7 +87,7 @@ def test_an_import_brings_in_little(python):
 
 
 def test_an_import_adds_little_to_numpys(python):
-    """About a sixth, 15 ms; the quickest of some, since other work on the machine only adds."""
+    """An eighth to a fifth was seen; the quickest of some, as other work only adds."""
     code = (
         "from time import perf_counter as now; begin = now(); import numpy; middle = now();"
         "import fastnn; print(middle - begin, now() - middle)"

@@ -84,6 +84,7 @@ typedef struct {
     const REAL *ahead;     /* what is fetched: from the next block of B a line of each row, a tile, or
                             * from the next strip of A, where it is not copied, some elements a step */
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
+    int ahead_shift;       /* rows of B for as many steps: each strip fetches some of them */
     int fetch_c;
 } FN(errands);
 
@@ -98,7 +99,7 @@ INLINE FN(errands) FN(no_errands)(void) {
 INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) {
     t->from[0] = t->from[1] = t->ahead = t->b;
     t->to = sink;
-    t->from_step = t->to_step = t->fetch = t->ahead_step = 0;
+    t->from_step = t->to_step = t->fetch = t->ahead_step = t->ahead_shift = 0;
     if (able && e->next.copy && e->copied < e->next.mr) {
         t->from[0] = t->from[1] = e->next.a + e->copied * e->next.a_rs;
         if (e->copied + 1 < e->next.mr) t->from[1] += e->next.a_rs;
@@ -111,6 +112,7 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
     if (e->ahead) {
         t->ahead = e->ahead;
         t->ahead_step = e->ahead_step;
+        t->ahead_shift = e->ahead_shift;
         e->ahead += e->ahead_turn;
     }
 }
@@ -213,7 +215,8 @@ typedef struct {
     int across;       /* the next block is beside this one, else below it */
     const REAL *b;    /* where it lies: rows of ldb, a panel of NR columns `panel` after the one before */
     ptrdiff_t ldb, panel;
-    const REAL *next; /* the block after this one, if it lies as this one does; else NULL */
+    const REAL *next; /* the block after this one, if it is read where it lies in B; else NULL */
+    ptrdiff_t next_ld;
     REAL *b_copy;     /* where the tiles of the first strip leave its panels, for the others; or NULL */
     REAL *a_copy;     /* room for two strips of A; or NULL */
 } FN(block);
@@ -227,14 +230,36 @@ static FN(source) FN(source_of)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t
     return s;
 }
 
+/* What the tiles of the r-th strip fetch. */
+static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, ptrdiff_t strips,
+                           ptrdiff_t mr, FN(errands) *e) {
+    const ptrdiff_t lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
+    /* The next block: a line of each row a tile, late, so that it is still there; tiles that read rows
+     * of A are so short that several strips share the work. */
+    int shift = 0;
+    while (!GEMM_COPIES && shift < 3 && lines << (shift + 1) < strips) shift++;
+    const ptrdiff_t shares = (ptrdiff_t)1 << shift;
+    const ptrdiff_t first = strips > lines * shares ? strips - lines * shares : 1, turn = r - first;
+    if (b->next && turn >= 0) {
+        e->ahead_turn = 64 / sizeof(REAL);
+        e->ahead = b->next + (turn & (shares - 1)) * (b->k >> shift) * b->next_ld +
+                   (turn >> shift) * FN(ceil_div)(b->n, NR) * e->ahead_turn;
+        e->ahead_step = b->next_ld;
+        e->ahead_shift = shift;
+    } else if (!b->a_copy && g->a_cs == 1 && g->a_rs == b->k) { /* the strips lie one after another */
+        e->ahead = e->next.a;
+        e->ahead_step = FN(ceil_div)(mr * NR, b->n);
+        e->ahead_turn = e->ahead_step * b->k;
+        e->ahead_shift = 0;
+    }
+}
+
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(block) b = *block;
-    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
     FN(errands) errands = FN(no_errands)();
-    errands.ahead_step = b.ldb;
-    errands.ahead_turn = 64 / sizeof(REAL);
     errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
@@ -253,13 +278,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         }
         errands.next = FN(source_of)(g, &b, strips, r + 1);
         errands.copied = 0;
-        /* Late, so that it is still there: a strip fetches a line of each panel. */
-        if (r == (strips > lines ? strips - lines : 1)) errands.ahead = b.next;
-        if (!b.a_copy && g->a_cs == 1 && g->a_rs == b.k) { /* the strips lie one after another */
-            errands.ahead = errands.next.a;
-            errands.ahead_step = FN(ceil_div)(source.mr * NR, b.n);
-            errands.ahead_turn = errands.ahead_step * b.k;
-        }
+        FN(look_ahead)(g, &b, r, strips, source.mr, &errands);
         FN(strip)(&t, source.mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
         if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, source.mr, b.n);
         if (!r && b.b_copy) {
@@ -287,8 +306,9 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     }
     b->ldb = g->b_rs;
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
-    if (!s->packs_b) return;
-    b->b_copy = g->work;
+    if (s->packs_b) b->b_copy = g->work;
+    if (GEMM_COPIES && !s->packs_b) return;
+    b->next_ld = g->b_rs;
     const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
     const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);
     const REAL *const beside = base + b->j + b->n + (b->across ? b->p * g->b_rs : 0);

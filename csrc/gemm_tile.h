@@ -26,7 +26,8 @@ typedef struct {
     REAL *to;
     ptrdiff_t from_step, to_step, fetch;
     const REAL *ahead;
-    ptrdiff_t ahead_step;
+    ptrdiff_t ahead_step; /* on for each step of k; in tiles that read rows of A, for 2^ahead_shift steps */
+    int ahead_shift;
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -101,6 +102,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
     REAL *to = t->to, *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
+    const ptrdiff_t ahead_step = t->ahead_step;
+    const int ahead_shift = t->ahead_shift;
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
@@ -123,14 +126,13 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
         if (rows && mr > 4) { /* W's next columns: where rows are pages apart nothing else fetches them */
             UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
-            __builtin_prefetch(ahead);
-            ahead += t->ahead_step;
+            __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
         if (copies) {
             memcpy(to, from, sizeof(REAL)); /* as integers: the vector units have no time for it */
             memcpy(to + 1, from_2, sizeof(REAL));
             __builtin_prefetch(ahead, 0, 2);
-            ahead += t->ahead_step;
+            ahead += ahead_step;
             __builtin_prefetch(from + t->fetch);
             __builtin_prefetch(from_2 + t->fetch);
             from += from_step;

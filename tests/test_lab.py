@@ -195,7 +195,7 @@ def test_the_page_tells_what_it_is_to_learn_and_how_to_try(chapters):
 
 
 CODES = {
-    bias: "True [1.", zeros: "all 32 units of layer 0 are identical: zero weights",
+    bias: "True [1. 4.]", zeros: "all 32 units of layer 0 are identical: zero weights",
     small: "problem: vanishing", lecture: "Linear(5, 4)", xavier: "problem: saturated",
     he: "Xavier before ReLU loses half the variance per layer", leaky: "{0: [0.0",
     depth: "Xavier before LeakyReLU(0.01) loses half the variance per layer",

@@ -127,7 +127,7 @@ x, y = [[0.0], [1.0], [2.0]], [1.0, 2.5, 4.0]  # y = 1.5 x + 1
 for bias in (False, True):
     model = fastnn.Sequential(fastnn.Linear(1, 1, bias=bias))
     model.fit(x, y, loss="mse", optimizer=fastnn.SGD(0.1), epochs=500, batch_size=3)
-    print(bias, model.predict([[0.0], [2.0]]).ravel())  # without bias always 0 at x = 0
+    print(bias, model.predict([[0.0], [2.0]]).ravel().round(3))  # without bias 0 at x = 0
 """
 
 

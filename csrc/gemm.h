@@ -13,7 +13,8 @@
  *   turned      for up to four rows and a transposed W, which is turned in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
- * waits in C, which is exact. Thresholds are measured, on 32 KiB of L1 and 1 MiB of L2. */
+ * waits in C, which is exact. Thresholds are measured: for 32 registers on CPUs with 1 MiB of L2, for
+ * 16 on one with 512 KiB. */
 #include "gemm_tile.h"
 #include "gemm_common.h"
 #include "gemm_pack.h"

@@ -7,6 +7,8 @@
  * Both sum each element of C in the order of k. */
 #define STREAM 8      /* rows of B that a row of C takes at a time */
 #define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 has no room for each */
+#define TURN_STEP (16 / (int)sizeof(REAL)) /* elements of it at a time */
+#define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
@@ -98,81 +100,94 @@ static void FN(streamed)(const fnn_gemm *g) {
     if (FN(act_after)(g)) FN(finish)(g, 0, 0, m, g->n);
 }
 
-/* The next VL terms of the sums of `width` vectors of columns, 16 bytes of each row of B^T at a time: so
- * few registers hold what is being turned, and x is broadcast once for all columns. */
-INLINE void FN(turn_squares)(const int m, const int width, const REAL *x, ptrdiff_t x_rs, ptrdiff_t x_cs,
-                             const REAL *b, ptrdiff_t ldb, vec sums[][STREAM_ROWS]) {
-    enum { E = 16 / sizeof(REAL), CHUNKS = VEC_BYTES / 16 };
-    UNROLL for (int c = 0; c < CHUNKS; c++, b += E, x += E * x_cs)
-        UNROLL for (int h = 0; h < width; h++) {
-            vec r[E];
-            FN(transpose_chunk)(b + h * VL * ldb, ldb, r);
-            UNROLL for (int q = 0; q < E; q++)
-                UNROLL for (int i = 0; i < m; i++)
-                    sums[h][i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[h][i]);
-        }
-}
-
-/* The same for a square of which only columns x terms elements exist. */
-INLINE void FN(turn_part)(const int m, ptrdiff_t columns, ptrdiff_t terms, const REAL *x, ptrdiff_t x_rs,
-                          ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, vec *sums) {
-    REAL turned[VEC_BYTES / sizeof(REAL) * VL] __attribute__((aligned(VEC_BYTES)));
-    FN(transpose_part)(columns, terms, b, ldb, turned);
-    for (ptrdiff_t q = 0; q < VL && q < terms; q++)
-        UNROLL for (int i = 0; i < m; i++)
-            sums[i] = vfma(vset1(x[i * x_rs + q * x_cs]), vload(turned + q * VL), sums[i]);
-}
-
-/* `count` elements of each of m rows, and the next as many fetched into L2. */
-INLINE void FN(move_rows)(ptrdiff_t m, const int count, const REAL *from, ptrdiff_t ld, REAL *to,
-                          ptrdiff_t to_ld) {
-    enum { LINE = 64 / sizeof(REAL), LANES = VEC_BYTES / sizeof(REAL) };
-    for (; m > 0; m--, from += ld, to += to_ld) {
-        UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(from + count + i, 0, 2);
-        UNROLL for (int i = 0; i < count; i += LANES) vstore(to + i, vload(from + i));
+/* The next 16 bytes of terms of the sums of `width` vectors of columns: so few registers hold what is being
+ * turned, and x is broadcast once for all columns. */
+INLINE void FN(turn_piece)(const int m, const int width, const REAL *x, ptrdiff_t x_rs, ptrdiff_t x_cs,
+                           const REAL *b, ptrdiff_t ldb, vec sums[][STREAM_ROWS]) {
+    UNROLL for (int h = 0; h < width; h++) {
+        vec r[TURN_STEP];
+        FN(transpose_chunk)(b + h * VL * ldb, ldb, r);
+        UNROLL for (int q = 0; q < TURN_STEP; q++)
+            UNROLL for (int i = 0; i < m; i++)
+                sums[h][i] = vfma(vset1(x[i * x_rs + q * x_cs]), r[q], sums[h][i]);
     }
 }
 
-/* Columns of C from j on, `width` vectors, of which a single one need not be full. */
-INLINE void FN(turn_group)(const fnn_gemm *g, const int m, const int width, ptrdiff_t j) {
+/* A run of each of some rows of B^T, and the next one fetched into L2. */
+static __attribute__((noinline)) void FN(move_rows)(ptrdiff_t rows, ptrdiff_t count, const REAL *from,
+                                                    ptrdiff_t ld, REAL *to) {
+    for (; rows > 0; rows--, from += ld, to += TURN_LD) {
+        for (int i = 0; i < TURN_AHEAD; i += 64 / (int)sizeof(REAL)) __builtin_prefetch(from + TURN_AHEAD + i, 0, 2);
+        ptrdiff_t i = 0;
+        for (; i + VL <= count; i += VL) vstore(to + i, vload(from + i));
+        if (i < count) memcpy(to + i, from + i, (size_t)(count - i) * sizeof(REAL));
+    }
+}
+
+/* Columns of C from j on, `width` vectors, and their terms from 0 on; where whole pieces of B^T end. */
+INLINE ptrdiff_t FN(turn_group)(const fnn_gemm *g, const int m, const int width, ptrdiff_t j) {
     const ptrdiff_t ldb = g->b_cs, n = FN(least)(g->n - j, width * VL);
+    const ptrdiff_t whole = n == width * VL ? g->k / TURN_STEP * TURN_STEP : 0;
     const int far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_FAR;
-    const REAL *x = g->a, *b = (const REAL *)g->b + j * ldb;
+    /* Rows that share the few ways of one set of L1 move out of it. */
+    int moves = far && ldb * (ptrdiff_t)sizeof(REAL) % 4096 == 0;
+    const ptrdiff_t run = moves ? TURN_AHEAD : far ? 64 / sizeof(REAL) : whole, ld = moves ? TURN_LD : ldb;
+    const REAL *const b = (const REAL *)g->b + j * ldb, *from = b, *x = g->a;
     const vtail tail = vtail_make(width == 1 ? n : VL);
+    REAL moved[TURN_WIDTH * VEC_BYTES / sizeof(REAL) * TURN_LD] __attribute__((aligned(VEC_BYTES)));
     vec sums[TURN_WIDTH][STREAM_ROWS];
     UNROLL for (int h = 0; h < width; h++)
         UNROLL for (int i = 0; i < m; i++) {
             sums[h][i] = vset1(0);
             if (g->bias) sums[h][i] = vload_t((const REAL *)g->bias + j + h * VL, tail);
         }
-    ptrdiff_t p = 0;
-    if (far && width > 1 && ldb * (ptrdiff_t)sizeof(REAL) % 4096 == 0) {
-        /* All these rows share the few ways of one set of L1: so they move out of it, a run at a time. */
-        enum { RUN = 256 / sizeof(REAL), LD = RUN + 16 / sizeof(REAL) };
-        REAL moved[TURN_WIDTH * VEC_BYTES / sizeof(REAL) * LD] __attribute__((aligned(VEC_BYTES)));
-        for (; p + RUN <= g->k; p += RUN, b += RUN) {
-            FN(move_rows)(width * VL, RUN, b, ldb, moved, LD);
-            for (ptrdiff_t q = 0; q < RUN; q += VL, x += VL * g->a_cs)
-                FN(turn_squares)(m, width, x, g->a_rs, g->a_cs, moved + q, LD, sums);
+    for (ptrdiff_t p = 0, next = far ? 0 : whole; p < whole;
+         p += TURN_STEP, from += TURN_STEP, x += TURN_STEP * g->a_cs) {
+        if (p == next) {
+            next += run;
+            __asm__("" : "+r"(moves)); /* might change: else two loops are made of this, twice the code */
+            if (moves) {
+                FN(move_rows)(width * VL, FN(least)(run, whole - p), b + p, ldb, moved);
+                from = moved;
+            } else {
+                UNROLL for (int q = 0; q < width * (int)VL; q++)
+                    __builtin_prefetch(from + q * ldb + TURN_AHEAD, 0, 2);
+            }
         }
+        FN(turn_piece)(m, width, x, g->a_rs, g->a_cs, from, ld, sums);
     }
-    for (; p + VL <= g->k && n == width * VL; p += VL, x += VL * g->a_cs, b += VL) {
-        if (far && p % (64 / (ptrdiff_t)sizeof(REAL)) == 0)
-            for (ptrdiff_t q = 0; q < width * VL; q++) __builtin_prefetch(b + q * ldb + TURN_AHEAD, 0, 2);
-        FN(turn_squares)(m, width, x, g->a_rs, g->a_cs, b, ldb, sums);
-    }
-    for (; p < g->k; p += VL, x += VL * g->a_cs, b += VL)
-        UNROLL for (int h = 0; h < width; h++)
-            FN(turn_part)(m, n - h * VL, g->k - p, x, g->a_rs, g->a_cs, b + h * VL * ldb, ldb, sums[h]);
     UNROLL for (int h = 0; h < width; h++)
         UNROLL for (int i = 0; i < m; i++)
             vstore_t((REAL *)g->c + i * g->ldc + j + h * VL, sums[h][i], tail);
+    return whole;
+}
+
+/* What is left: the terms from p on of n columns from j on. */
+static __attribute__((noinline)) void FN(turn_rest)(const fnn_gemm *g, ptrdiff_t j, ptrdiff_t n, ptrdiff_t p) {
+    REAL turned[VEC_BYTES / sizeof(REAL) * (VEC_BYTES / sizeof(REAL))] __attribute__((aligned(VEC_BYTES)));
+    for (; n > 0; n -= VL, j += VL) {
+        const vtail tail = vtail_make(FN(least)(n, VL));
+        REAL *const c = (REAL *)g->c + j;
+        vec sums[STREAM_ROWS];
+        for (ptrdiff_t i = 0; i < g->m; i++) sums[i] = vload_t(c + i * g->ldc, tail);
+        for (ptrdiff_t q = p; q < g->k; q += VL) {
+            const REAL *x = (const REAL *)g->a + q * g->a_cs;
+            FN(transpose_part)(n, g->k - q, (const REAL *)g->b + j * g->b_cs + q, g->b_cs, turned);
+            for (ptrdiff_t t = 0; t < VL && q + t < g->k; t++, x += g->a_cs)
+                for (ptrdiff_t i = 0; i < g->m; i++)
+                    sums[i] = vfma(vset1(x[i * g->a_rs]), vload(turned + t * VL), sums[i]);
+        }
+        for (ptrdiff_t i = 0; i < g->m; i++) vstore_t(c + i * g->ldc, sums[i], tail);
+    }
 }
 
 INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
-    ptrdiff_t j = 0;
-    for (; j + TURN_WIDTH * VL <= g->n; j += TURN_WIDTH * VL) FN(turn_group)(g, m, TURN_WIDTH, j);
-    for (; j < g->n; j += VL) FN(turn_group)(g, m, 1, j);
+    for (ptrdiff_t j = 0, n; j < g->n; j += n) {
+        const int wide = j + TURN_WIDTH * VL <= g->n;
+        n = FN(least)(wide ? TURN_WIDTH * VL : VL, g->n - j);
+        const ptrdiff_t p = wide ? FN(turn_group)(g, m, TURN_WIDTH, j) : FN(turn_group)(g, m, 1, j);
+        if (p < g->k) FN(turn_rest)(g, j, n, p);
+    }
 }
 
 /* Up to STREAM_ROWS rows of C, where a column of B is contiguous: bound by reading and turning B. */

@@ -5,7 +5,8 @@
  *   turned      B's columns are contiguous: squares of it are turned in registers.
  *
  * Both sum each element of C in the order of k. */
-#define STREAM 8      /* rows of B that a row of C takes at a time */
+/* Rows of B at a time, as many as leave room for the sums in the registers. */
+#define STREAM(m) (GEMM_MR > 8 || (m) == 1 ? 8 : 4)
 #define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 has no room for each */
 #define TURN_STEP (16 / (int)sizeof(REAL)) /* elements of it at a time */
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
@@ -20,7 +21,7 @@
 INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_rs,
                             ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, int far, REAL *y,
                             ptrdiff_t ldy) {
-    vec w[STREAM_ROWS][STREAM], sums[STREAM_ROWS];
+    vec w[STREAM_ROWS][STREAM(1)], sums[STREAM_ROWS];
     UNROLL for (int i = 0; i < m; i++)
         UNROLL for (int q = 0; q < count; q++) w[i][q] = vset1(x[i * x_rs + q * x_cs]);
 #define STREAM_STEP(LOAD)                                                                          \
@@ -84,10 +85,10 @@ static void FN(streamed)(const fnn_gemm *g) {
             memcpy(buffer + i * ldy + VL, bias + head, bytes - head_bytes);
         }
         switch (m) {
-        case 1: FN(stream_columns)(g, 1, 8, n, head, b, buffer + VL, ldy); break;
-        case 2: FN(stream_columns)(g, 2, 8, n, head, b, buffer + VL, ldy); break;
-        case 3: FN(stream_columns)(g, 3, 8, n, head, b, buffer + VL, ldy); break;
-        default: FN(stream_columns)(g, 4, 8, n, head, b, buffer + VL, ldy);
+        case 1: FN(stream_columns)(g, 1, STREAM(1), n, head, b, buffer + VL, ldy); break;
+        case 2: FN(stream_columns)(g, 2, STREAM(2), n, head, b, buffer + VL, ldy); break;
+        case 3: FN(stream_columns)(g, 3, STREAM(3), n, head, b, buffer + VL, ldy); break;
+        default: FN(stream_columns)(g, 4, STREAM(4), n, head, b, buffer + VL, ldy);
         }
         for (ptrdiff_t i = 0; i < m; i++) {
             REAL *const y = buffer + i * ldy, *const c = (REAL *)g->c + i * g->ldc + j;

@@ -1,4 +1,5 @@
-/* main.c: runs every suite (SUITES, from the Makefile) on every instruction set and dtype. */
+/* main.c: runs every suite (SUITES, from the Makefile), or those that are named, on every instruction set,
+ * or the one that FASTNN_ISA names, and dtype. */
 #include "check.h"
 
 #include <float.h>
@@ -104,10 +105,11 @@ static int wanted(const char *name, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    const char *const only = getenv("FASTNN_ISA");
     for (int isa = 0; isa < FNN_ISAS; isa++)
         for (int dtype = 0; dtype < FNN_DTYPES; dtype++) {
             const fnn_kernels *k = fnn_get_kernels((fnn_isa)isa, (fnn_dtype)dtype);
-            if (!k) continue;
+            if (!k || (only && strcmp(only, fnn_isa_name(k->isa)))) continue;
             for (size_t s = 0; s < sizeof suites / sizeof suites[0]; s++) {
                 if (!wanted(suites[s].name, argc, argv)) continue;
                 failures = 0;

@@ -132,7 +132,7 @@ INLINE ptrdiff_t FN(turn_group)(const fnn_gemm *g, const int m, const int width,
     const int far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_FAR;
     /* Rows that share the few ways of one set of L1 move out of it. */
     int moves = far && ldb * (ptrdiff_t)sizeof(REAL) % 4096 == 0;
-    const ptrdiff_t run = moves ? TURN_AHEAD : far ? 64 / sizeof(REAL) : whole, ld = moves ? TURN_LD : ldb;
+    const ptrdiff_t run = moves ? TURN_AHEAD : far ? 64 / (ptrdiff_t)sizeof(REAL) : whole, ld = moves ? TURN_LD : ldb;
     const REAL *const b = (const REAL *)g->b + j * ldb, *from = b, *x = g->a;
     const vtail tail = vtail_make(width == 1 ? n : VL);
     REAL moved[TURN_WIDTH * VEC_BYTES / sizeof(REAL) * TURN_LD] __attribute__((aligned(VEC_BYTES)));

@@ -1,5 +1,5 @@
 """Fixtures that the tests of every kernel share: all instruction sets, several numbers of threads,
-a fresh interpreter."""
+a fresh interpreter, progress with and without tqdm."""
 
 from __future__ import annotations
 
@@ -83,3 +83,13 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(params=[False, True], ids=["lines", "tqdm"])
+def with_tqdm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether tqdm draws the progress, where it is installed; without it plain lines do."""
+    if request.param:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    return bool(request.param)

@@ -136,13 +136,8 @@ def test_without_matplotlib_the_error_names_the_mend(data, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("with_tqdm", [False, True])
 def test_progress(data, capsys, monkeypatch, with_tqdm):
     """As `fit` shows it: always, never, or on a terminal."""
-    if with_tqdm:
-        pytest.importorskip("tqdm")
-    else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
     compare(data, progress=False)
     compare(data)
     assert capsys.readouterr() == ("", "")

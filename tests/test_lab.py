@@ -226,12 +226,7 @@ def test_the_programs_read_ones_own_data(stripes, tmp_path):
     assert "identical: zero weights" in done.stdout
 
 
-@pytest.mark.parametrize("with_tqdm", [False, True])
 def test_progress_within_an_experiment(with_tqdm, monkeypatch, tmp_path, capsys):
-    if with_tqdm:
-        pytest.importorskip("tqdm")
-    else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(run, "EXPERIMENTS", {"Zero": zeros.experiment, "Leaky": leaky.experiment})
     for flags in ([], ["--no-progress"]):
         main(["lab", "--out", str(tmp_path), *flags])

@@ -6,7 +6,6 @@ import math
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 
@@ -386,13 +385,8 @@ def test_a_softmax_that_the_loss_has_already_is_told(data, loss, last, n_out):
         model.evaluate(X, y, loss=loss)
 
 
-@pytest.mark.parametrize("with_tqdm", [False, True])
 def test_progress(data, capsys, monkeypatch, with_tqdm):
     X, y = data
-    if with_tqdm:
-        pytest.importorskip("tqdm")
-    else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
     fit(network(), X, y, progress=False)
     fit(network(), X, y)
     assert capsys.readouterr() == ("", "")

@@ -285,13 +285,18 @@ def test_the_last_layer_may_start_at_zero(digits):
 # One bad layer among right ones: it is named, and no other.
 
 
+def one_bad_layer(activation, bad, factor, digits):
+    """30 layers with the weights of one scaled: the network, its report, these weights' std."""
+    model = network(activation, 30, 64)
+    model[bad].weight[...] *= factor
+    report = model.report(*digits)
+    return model, report, report.layers[bad // 2].weight_std
+
+
 @pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.Tanh, fastnn.GELU])
 @pytest.mark.parametrize("bad", [2, 30, 58])
 def test_one_layer_of_thirty_that_is_too_small(activation, bad, digits):
-    model = network(activation, 30, 64)
-    model[bad].weight[...] *= 0.001
-    report = model.report(*digits)
-    std = report.layers[bad // 2].weight_std
+    model, report, std = one_bad_layer(activation, bad, 0.001, digits)
     problem = only_problem(
         report, "vanishing", f"the weights of layer {bad} have std {std:.3g} where ", mend="use "
     )
@@ -306,18 +311,14 @@ def test_one_layer_of_thirty_that_is_too_small(activation, bad, digits):
 @pytest.mark.parametrize("activation", [fastnn.ReLU, fastnn.LeakyReLU, fastnn.GELU])
 @pytest.mark.parametrize("bad", [2, 30])
 def test_one_layer_of_thirty_that_is_too_large(activation, bad, digits):
-    model = network(activation, 30, 64)
-    model[bad].weight[...] *= 1000
-    report = model.report(*digits)
-    std = report.layers[bad // 2].weight_std
+    _, report, std = one_bad_layer(activation, bad, 1000, digits)
     problem = only_problem(
         report, "exploding", f"the weights of layer {bad} have std {std:.3g} where He", mend="he_"
     )
     assert bad in problem.layers
     assert re.search(rf"layer {bad}( grows)? by (1.*e\+03|[89].*e\+02):", problem.reason)
-    small = network(activation, 30, 64)
-    small[bad].weight[...] *= 10
-    (finding,) = (one for one in small.report(*digits).findings if one.kind == "exploding")
+    _, report, _ = one_bad_layer(activation, bad, 10, digits)
+    (finding,) = (one for one in report.findings if one.kind == "exploding")
     assert f"the weights of layer {bad} have std 1.7" in finding.reason
     assert re.search(rf"layer {bad}( grows)? by (1\d|[89])", finding.reason), str(finding)
 

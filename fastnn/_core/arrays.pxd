@@ -1,3 +1,5 @@
+from cpython.buffer cimport Py_buffer
+
 # What a kernel needs to know of an ndarray: float32 or float64 in this machine's byte order, aligned
 # to its elements. One with fewer than two axes is seen as a single row; one with more than two has
 # no rows and is only read where it is packed. Strides are in elements; those of an axis of length 0
@@ -20,6 +22,12 @@ cdef enum Layout:
 cdef object take(object obj, str name, Layout layout, View *view)
 # What `out` may overlap: the caller's array, or what a foreign object has become.
 cdef object memory_of(object given, object taken)
+# Gets the buffer of a C-contiguous ndarray of float32, float64 or uint8, which the caller releases;
+# False for anything else. The quickest look there is, for calls that take microseconds.
+cdef bint get_packed(object array, Py_buffer *buffer) except -1
+# Whether two runs of bytes share none.
+cdef bint apart(const void *one, Py_ssize_t one_bytes, const void *other,
+                Py_ssize_t other_bytes) noexcept
 # Checks `out` (see check_out) and looks at it.
 cdef int take_out(object out, str name, tuple shape, int dtype, tuple inputs, object same,
                   View *view) except -1

@@ -97,6 +97,25 @@ cdef bint look_at_rows(const Py_buffer *buffer, View *view) noexcept:
     return view.row_stride * size == row_bytes and view.column_stride * size == column_bytes
 
 
+cdef bint get_packed(object array, Py_buffer *buffer) except -1:
+    if type(array) is not ndarray:
+        return False
+    try:
+        PyObject_GetBuffer(array, buffer, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+    except (BufferError, TypeError, ValueError):
+        return False
+    if buffer.format[0] in (c"f", c"d", c"B") and buffer.format[1] == 0:    # see look()
+        return True
+    PyBuffer_Release(buffer)
+    return False
+
+
+cdef bint apart(const void *one, Py_ssize_t one_bytes, const void *other,
+                Py_ssize_t other_bytes) noexcept:
+    return (<const char *>one + one_bytes <= <const char *>other
+            or <const char *>other + other_bytes <= <const char *>one)
+
+
 cdef bint fits(const View *view, Layout layout) noexcept:
     if view.packed:
         return True
@@ -270,8 +289,8 @@ cdef bint overlap(object array, const View *view, object other) except -1:
             extent = 1 + ((seen.rows - 1) * seen.row_stride
                           + (seen.columns - 1) * seen.column_stride)
         if seen.packed or (seen.ndim <= 2 and seen.row_stride >= 0 and seen.column_stride >= 0):
-            return (view.data < seen.data + extent * seen.itemsize
-                    and seen.data < view.data + view.size * view.itemsize)
+            return not apart(view.data, view.size * view.itemsize,
+                             seen.data, extent * seen.itemsize)
     return may_share_memory(array, other)
 
 

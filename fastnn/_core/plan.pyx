@@ -17,7 +17,7 @@ from cpython.pythread cimport (
 )
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
-from fastnn._core.arrays cimport bytes_of
+from fastnn._core.arrays cimport apart, bytes_of, get_packed
 from fastnn._core.arrays import as_array, as_real, check_out
 from fastnn._core.csrc cimport (
     FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_SILU, fnn_kernels,
@@ -30,36 +30,12 @@ from fastnn._core.passes cimport (
 from fastnn._core.pointwise cimport act_of
 from fastnn._core.threads cimport run_team, team_size
 
-cdef object ndarray = np.ndarray
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
 
 
 cdef size_t aligned(size_t size) noexcept nogil:
     return (size + 63) // 64 * 64
-
-
-cdef bint readable(object x, Py_buffer *view) except -1:
-    """Get the buffer of a C-contiguous ndarray of float32, float64 or uint8; False for anything else.
-
-    NumPy says plain "f" or "d" only where the address and the byte order are the machine's own.
-    """
-    if type(x) is not ndarray:
-        return False
-    try:
-        PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-    except (BufferError, TypeError, ValueError):
-        return False
-    if view.format[0] in (c"f", c"d", c"B") and view.format[1] == 0:
-        return True
-    PyBuffer_Release(view)
-    return False
-
-
-cdef bint apart(const Py_buffer *view, const void *other, Py_ssize_t size) noexcept:
-    """Whether a packed buffer shares none of the `size` bytes from `other` on."""
-    cdef const char *begin = <const char *>view.buf
-    return begin + view.len <= <const char *>other or <const char *>other + size <= begin
 
 
 cdef class Plan:
@@ -179,7 +155,7 @@ cdef class Plan:
     cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *:
         """x as rows that the kernels can read; the caller releases the view."""
         cdef Rows rows
-        if not readable(x, view):
+        if not get_packed(x, view):
             x = as_array(x, "x")
             self.check_shape(x)
             x = np.ascontiguousarray(x) if x.dtype.char == "B" else as_real(x, "x", self.dtype)
@@ -209,12 +185,12 @@ cdef class Plan:
     cdef int take_out(self, object out, const Py_buffer *x, Py_ssize_t m, Py_buffer *view) except -1:
         """Check that outputs for m rows of x can go to `out`; the caller releases the view."""
         cdef char code = c"f" if self.kind == FNN_F32 else c"d"
-        if readable(out, view):
+        if get_packed(out, view):
             if (view.format[0] == code and not view.readonly and view.ndim == x.ndim
                     and view.shape[view.ndim - 1] == self.n_out
                     and (view.ndim == 1 or view.shape[0] == m)
-                    and apart(view, x.buf, x.len)
-                    and apart(view, self.w, self.n_parameters * view.itemsize)):
+                    and apart(view.buf, view.len, x.buf, x.len)
+                    and apart(view.buf, view.len, self.w, self.n_parameters * view.itemsize)):
                 return 0
             PyBuffer_Release(view)
         check_out(out, "out", self.shape_of_out(x, m), self.dtype, <object>x.obj, self.parameters)

@@ -4,6 +4,7 @@
 tables. docs/packaging.md tells why the flags are what they are. Environment:
 
 FASTNN_DEBUG=1    bounds checks, assertions and AddressSanitizer, in a build folder of its own
+FASTNN_SYMBOLS=1  the release build with its symbols, for a profiler, in a build folder of its own
 FASTNN_OPENMP=0   a serial build; 1: OpenMP or an error; else: OpenMP where the compiler has it
 
 The compiled modules are also left beside their sources, whoever asked for the build: `python -m`
@@ -36,7 +37,7 @@ from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError, LinkError
 
 DEBUG = os.environ.get("FASTNN_DEBUG", "") not in ("", "0")
-SYMBOLS = os.environ.get("FASTNN_SYMBOLS", "") not in ("", "0")  # for a profiler
+SYMBOLS = os.environ.get("FASTNN_SYMBOLS", "") not in ("", "0")
 BUILD = f"build/{'debug' if DEBUG else 'symbols' if SYMBOLS else 'release'}"
 
 # Products and sums stay separate operations unless the source asks for a fused one: the random

@@ -21,11 +21,11 @@ from ._baseline import check_cpu
 check_cpu()  # before anything imports NumPy
 
 # ruff: noqa: E402
-from . import data, init, schedules
+from . import data, init
 from ._core.linear import linear, linear_backward
 from ._core.pointwise import leaky_relu, leaky_relu_derivative
 from ._version import version as __version__
-from .callbacks import EarlyStopping, History, StopTraining
+from .callbacks import History, StopTraining
 from .config import get_num_threads, set_num_threads, show_config, threads
 from .files import load
 from .layers import (
@@ -44,7 +44,9 @@ from .optimizers import SGD, Adam, AdamW, RMSprop
 from .sequential import Sequential
 
 if TYPE_CHECKING:
+    from . import schedules
     from .diagnosis import InitComparison, Report, compare_inits, predict_signal
+    from .stopping import EarlyStopping
 
 __all__ = [
     "GELU",
@@ -90,6 +92,7 @@ __all__ = [
 
 # Imported when first used.
 _LATER = dict.fromkeys(("InitComparison", "Report", "compare_inits", "predict_signal"), "diagnosis")
+_LATER |= {"EarlyStopping": "stopping", "schedules": "schedules"}
 
 
 def __getattr__(name: str) -> Any:
@@ -97,5 +100,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    module = import_module(f".{_LATER[name]}", __name__)
+    value = globals()[name] = module if name == _LATER[name] else getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -22,7 +22,7 @@ from ._core.arrays import as_array, as_real
 from ._core.trainer import Trainer
 from ._core.updates import Update
 from ._rng import rewinding, stream_seed
-from .callbacks import Callback, EarlyStopping, History, Stopper, StopTraining
+from .callbacks import Callback, History, StopTraining
 from .layers import Linear, Sigmoid, Softmax
 from .losses import BinaryCrossEntropy, CrossEntropy, Loss, as_loss, as_weights, check_finite
 from .optimizers import Optimizer, as_optimizer
@@ -32,6 +32,7 @@ from .units import DEAD, warn_of_dead, watched
 if TYPE_CHECKING:
     from ._rng import RNG
     from .sequential import Sequential
+    from .stopping import EarlyStopping, Stopper
 
 __all__ = ["DROPOUT", "History", "evaluate", "fit"]
 
@@ -411,6 +412,8 @@ def _check_validation(model: Sequential, loss: Loss, given: Any) -> Data:
 def _check_early_stopping(given: Any, loss: Loss, validated: bool) -> Stopper | None:
     if given is None:
         return None
+    from .stopping import EarlyStopping, Stopper
+
     if not isinstance(given, EarlyStopping):
         given = EarlyStopping(as_int(given, "early_stopping", 1))
     recorded = list(_named(loss, 0.0, 0, 1, 1))

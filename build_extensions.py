@@ -43,7 +43,7 @@ BUILD = f"build/{'debug' if DEBUG else 'symbols' if SYMBOLS else 'release'}"
 # Products and sums stay separate operations unless the source asks for a fused one: the random
 # numbers are the same on every CPU only then. errno alone is given up, never a value.
 COMPILE = ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-COMPILE += ["-Wno-psabi"]
+COMPILE += ["-Wno-psabi", "-Wno-unused-function"]  # the latter for what Cython writes
 COMPILE += ["-DCYTHON_COMPRESS_STRINGS=0"]  # a wheel is compressed as a whole, and better so
 LINK = []
 X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))

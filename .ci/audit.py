@@ -71,8 +71,9 @@ def faults(wheel: pathlib.Path) -> list[str]:
         vendored = {name.split("/")[1] for name in names if name.startswith("fastnn_cpu.libs/")}
         if not listed >= {"fastnn-cpu", "Cython"} or (vendored and len(boms) < 2):
             found.append(f"its bills of materials ({len(boms)}) name {sorted(listed)}")
-        if not any(re.search(r"\.dist-info/licenses/LICENSE$", name) for name in names):
-            found.append("no licence")
+        for file in ("LICENSE", "NOTICE", "fastnn/_data/README.md"):
+            if not any(name.endswith(f".dist-info/licenses/{file}") for name in names):
+                found.append(f"no licenses/{file}")
         found += [f"{name} does not belong" for name in names if name.endswith((".c", ".pyx"))]
         for name in (name for name in names if re.search(r"\.so(\.|$)", name)):
             elf = ELFFile(io.BytesIO(archive.read(name)))

@@ -62,7 +62,7 @@ else:
         COMPILE += ["-fno-plt"]  # all symbols are bound at once, so calls need no detour
         LINK += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
         LINK += [] if SYMBOLS else ["-Wl,-s", "-Wl,--build-id=none"]
-# The kernels; the modules in which a call spends a tenth less time so; any other, and the kernels
+# The kernels; the modules in which a call spends up to a tenth less so; any other, and the kernels
 # for CPUs without AVX2, which are as large as those with it.
 KERNELS, HOT, COLD = ("-O2",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
 HOT_MODULES = ("arrays", "linear", "plan", "pointwise")

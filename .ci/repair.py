@@ -6,6 +6,7 @@ zopflipy, and the tool of its platform (with patchelf on Linux).
 """
 
 import pathlib
+import stat
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import zipfile
 
 import zopfli
 
+UNIX = 3  # the system whose file modes an entry of a zip file has
 REPAIR = {
     "linux": ["auditwheel", "repair", "-w"],
     "darwin": ["delocate-wheel", "-v", "-w"],
@@ -27,7 +29,9 @@ def pack_again(wheel: pathlib.Path, path: pathlib.Path) -> None:
             if info.is_dir():
                 continue
             same = zipfile.ZipInfo(info.filename, info.date_time)
-            same.external_attr, same.create_system = info.external_attr, info.create_system
+            # No umask has changed its mode: auditwheel writes files of its own.
+            mode = 0o755 if info.external_attr >> 16 & stat.S_IXUSR else 0o644
+            same.external_attr, same.create_system = (stat.S_IFREG | mode) << 16, UNIX
             same.compress_type = zipfile.ZIP_DEFLATED
             target.writestr(same, source.read(info))
 

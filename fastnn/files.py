@@ -367,17 +367,17 @@ def _check_length(length: int) -> None:
 def _check_memory(header: bytes) -> None:
     """Refuse what could take more than HEADER_MEMORY as Python objects.
 
-    Bounds for CPython 3.11 and newer, 64 bits: the text, decoded and once more as the value of a
-    metadata key, whose own parse copies what it quotes; an object, its pairs and their list while
-    it is built; a list that has room to grow; strings; numbers. Metadata count in full, since their
-    text may be parsed in its turn.
+    Bounds for CPython 3.11 and newer, 64 bits, free-threaded or not: the text, decoded and once
+    more as the value of a metadata key, whose own parse copies what it quotes; an object, its pairs
+    and their list while it is built; a list that has room to grow; strings; numbers. Metadata count
+    in full, since their text may be parsed in its turn.
     """
     _check_length(len(header))
     width = 1 if header.isascii() and b"\\u" not in header else 4  # bytes of a decoded character
     pairs, items, quotes = header.count(b":"), header.count(b","), header.count(b'"')
     objects, lists = header.count(b"{"), header.count(b"[")
     memory = (1 + 3 * width) * len(header)
-    memory += 240 * objects + 120 * lists + 220 * pairs + 50 * items + 32 * quotes
+    memory += 240 * objects + 120 * lists + 220 * pairs + 56 * items + 32 * quotes
     if memory > HEADER_MEMORY:
         raise ValueError(
             f"header: expected one that takes at most {HEADER_MEMORY} bytes in memory, got one "

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from . import init
 from ._core.arrays import as_real
 from ._rng import stream_seed
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from ._rng import RNG
+
+    Array = NDArray[Any]
 
 __all__ = ["Initialization", "Recorded", "auto", "describe", "repeatable"]
 
-Array = NDArray[Any]
 
 # fastnn.init also holds functions that are not initializers, or that need more than a shape.
 NAMES = tuple(name for name in init.__all__ if name not in ("calculate_gain", "constant"))

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from ._checks import as_choice, as_float_dtype
 from ._core.arrays import as_finite
@@ -32,7 +31,11 @@ from ._core.random import normal_fill, truncated_normal_fill, uniform_fill
 from ._rng import stream_seed
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
     from ._rng import RNG
+
+    Array: TypeAlias = NDArray[Any]
 
 __all__ = [
     "calculate_gain",
@@ -54,7 +57,6 @@ __all__ = [
 ]
 
 Shape: TypeAlias = int | Sequence[int]
-Array: TypeAlias = NDArray[Any]
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._checks import as_bool, as_float, as_float_dtype, as_int
 from ._core.arrays import as_real
@@ -26,7 +25,11 @@ from ._initialization import Initialization, Recorded, auto, repeatable
 from ._rng import check_rng, rewinding, stream_seed
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
     from ._rng import RNG
+
+    Array = NDArray[Any]
 
 __all__ = [
     "GELU",
@@ -42,7 +45,6 @@ __all__ = [
     "Tanh",
 ]
 
-Array = NDArray[Any]
 
 _BIAS_STREAMS = 1 << 32  # a weight draws from stream i, its bias from stream i + this
 

@@ -7,18 +7,20 @@ name.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_float
 from ._core.arrays import as_array, as_labels, as_real
 from ._core.losses import loss_and_grad
 
-__all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "as_loss"]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[Any]
+    Array = NDArray[Any]
+
+__all__ = ["MAE", "MSE", "BinaryCrossEntropy", "CrossEntropy", "Huber", "Loss", "as_loss"]
 
 
 class Loss:

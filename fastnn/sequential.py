@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from . import training as _training
 from ._checks import as_bool, as_float, as_int
@@ -28,13 +27,16 @@ from .layers import Activation, Dropout, Layer, Linear
 from .summary import summarize
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from ._rng import RNG
     from .diagnosis import Report
     from .losses import Loss
 
+    Array = NDArray[Any]
+
 __all__ = ["Sequential"]
 
-Array = NDArray[Any]
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 

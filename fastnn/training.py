@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_bool, as_int, as_path
 from ._core.arrays import as_array, as_real
@@ -30,13 +29,16 @@ from .progress import Progress
 from .units import DEAD, warn_of_dead, watched
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from ._rng import RNG
     from .sequential import Sequential
     from .stopping import EarlyStopping, Stopper
 
+    Array = NDArray[Any]
+
 __all__ = ["DROPOUT", "History", "evaluate", "fit"]
 
-Array = NDArray[Any]
 
 # Masks come from another key than the values drawn from the same seed.
 DROPOUT = 0x9E3779B97F4A7C15

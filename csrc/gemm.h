@@ -21,13 +21,15 @@
 #include "gemm_few.h"
 
 /* LARGE: bytes of B above which it comes in blocks. BLOCK: bytes of such a block, which stays in L2 while
- * the rows of A and C pass; DEPTH: bytes of a block for each column, so that a strip of A stays in L1.
- * WORTH: rows of A that pay for copying a block. APART: bytes between the rows of B from which they meet
- * in few sets of L1 and few pages; APART_LARGE: bytes above which such a B is copied, 48 rows of A
- * being enough. CPUs of 16 registers tend to have less L2. */
+ * the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
+ * bytes of a block for each column, so that a strip of A stays in L1. WORTH: rows of A that pay for
+ * copying a block. APART: bytes between the rows of B from which they meet in few sets of L1 and few
+ * pages; APART_LARGE: bytes above which such a B is copied, 48 rows of A being enough. CPUs of 16
+ * registers tend to have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
+#define GEMM_BLOCK_MOST GEMM_BLOCK
 #define GEMM_DEPTH 1536
 #define GEMM_WORTH 192
 #define GEMM_APART 3584
@@ -35,6 +37,7 @@
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
+#define GEMM_BLOCK_MOST (256 << 10)
 #define GEMM_DEPTH 1024
 #define GEMM_WORTH 24
 #define GEMM_APART 1920
@@ -114,6 +117,7 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
         t->ahead = e->ahead;
         t->ahead_step = e->ahead_step;
         t->ahead_shift = e->ahead_shift;
+        t->fetches = 1;
         e->ahead += e->ahead_turn;
     }
 }
@@ -128,6 +132,8 @@ INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
     t.a_cs = g->a_cs;
     t.b = g->b;
     t.ldb = g->b_rs;
+    t.b_ahead = 0;
+    t.fetches = 0;
     t.b_copy = NULL;
     t.start = g->bias ? g->bias : FN(zeros);
     t.start_ld = 0;
@@ -191,9 +197,11 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     s.packs_b = g->b_cs != 1 || (bytes > (apart ? GEMM_APART_LARGE : GEMM_LARGE) && g->m >= worth);
     if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
         /* Rows a page apart meet in a quarter of L2's sets, whose ways hold 256 of them. */
-        const ptrdiff_t most = !s.packs_b && g->b_rs * size % 4096 == 0 && g->m > GEMM_MR ? 128 : KC;
+        const ptrdiff_t block = g->a_cs == 1 ? GEMM_BLOCK : GEMM_BLOCK_MOST;
+        const int meet = !s.packs_b && g->b_rs * size % (GEMM_MR > 8 ? 4096 : 2048) == 0;
+        const ptrdiff_t most = meet && g->m > GEMM_MR ? 128 : KC;
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
-        s.nc = FN(least)(FN(round_up)(g->n, NR), GEMM_BLOCK / (s.kc * size) / NR * NR);
+        s.nc = FN(least)(FN(round_up)(g->n, NR), block / (s.kc * size) / NR * NR);
     }
     /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
@@ -238,6 +246,7 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     /* The next block: a line of each row a tile, late, so that it is still there; tiles that read rows
      * of A are so short that several strips share the work. */
     int shift = 0;
+    if (!GEMM_COPIES && strips < 8) return;
     while (!GEMM_COPIES && shift < 3 && lines << (shift + 1) < strips) shift++;
     const ptrdiff_t shares = (ptrdiff_t)1 << shift;
     const ptrdiff_t first = strips > lines * shares ? strips - lines * shares : 1, turn = r - first;
@@ -255,6 +264,13 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     }
 }
 
+/* What the first strip fetches of a B that only the outer caches hold: the rows that come soon; or, where
+ * these would push each other out of the few sets of L1 in which they meet, the columns of the next tile. */
+static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
+    if (g->n * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE) return 0;
+    return b->ldb * (ptrdiff_t)sizeof(REAL) % 2048 ? 8 * b->ldb : NR;
+}
+
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(block) b = *block;
     const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
@@ -269,6 +285,8 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.a = source.a;
         t.b = b.b;
         t.ldb = b.ldb;
+        t.b_ahead = r ? 0 : FN(b_ahead)(g, &b);
+        t.fetches = t.b_ahead != 0;
         t.b_copy = r ? NULL : b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
@@ -377,7 +395,7 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
  * may come in deeper blocks. */
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
-    const ptrdiff_t block = GEMM_BLOCK / (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;

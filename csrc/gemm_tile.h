@@ -28,6 +28,8 @@ typedef struct {
     const REAL *ahead;
     ptrdiff_t ahead_step; /* on for each step of k; in tiles that read rows of A, for 2^ahead_shift steps */
     int ahead_shift;
+    int fetches;       /* whether tiles that read rows of A fetch anything: with 16 registers it costs */
+    ptrdiff_t b_ahead; /* what they fetch of B: so many elements on */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -102,8 +104,9 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
     REAL *to = t->to, *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
-    const ptrdiff_t ahead_step = t->ahead_step;
+    const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? nv * VL : t->b_ahead;
     const int ahead_shift = t->ahead_shift;
+    const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && !packs && t->fetches);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
@@ -124,8 +127,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             const vec x = vset1(a[i * a_rs]);
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
-        if (rows && mr > 4) { /* W's next columns: where rows are pages apart nothing else fetches them */
-            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + (nv + j) * VL, 0, 2);
+        if (fetches) {
+            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL, 0, 2);
             __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
         if (copies) {

@@ -106,7 +106,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const REAL *ahead = t->ahead;
     const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? nv * VL : t->b_ahead;
     const int ahead_shift = t->ahead_shift;
-    const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && !packs && t->fetches);
+    const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)

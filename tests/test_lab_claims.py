@@ -22,6 +22,13 @@ CHEAP = [(module, seed) for module in (bias, zeros, lecture, leaky) for seed in 
 DEAR = [(module, seed) for module in (small, xavier, he, depth) for seed in range(1, 4)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The bits are the same, and on a busy machine two threads wait for each other."""
+    with fastnn.threads(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def task():
     return read()

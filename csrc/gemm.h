@@ -196,8 +196,8 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > (apart ? GEMM_APART_LARGE : GEMM_LARGE) && g->m >= worth);
     if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
-        /* Rows a page apart meet in a quarter of L2's sets, whose ways hold 256 of them. */
         const ptrdiff_t block = g->a_cs == 1 ? GEMM_BLOCK : GEMM_BLOCK_MOST;
+        /* Rows a page apart (in smaller caches half of one) meet in few of L2's sets, whose ways hold 256. */
         const int meet = !s.packs_b && g->b_rs * size % (GEMM_MR > 8 ? 4096 : 2048) == 0;
         const ptrdiff_t most = meet && g->m > GEMM_MR ? 128 : KC;
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
@@ -246,7 +246,7 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     /* The next block: a line of each row a tile, late, so that it is still there; tiles that read rows
      * of A are so short that several strips share the work. */
     int shift = 0;
-    if (!GEMM_COPIES && strips < 8) return;
+    if (GEMM_MR <= 8 && strips < 8) return; /* a fetch takes a load slot that the sums need */
     while (!GEMM_COPIES && shift < 3 && lines << (shift + 1) < strips) shift++;
     const ptrdiff_t shares = (ptrdiff_t)1 << shift;
     const ptrdiff_t first = strips > lines * shares ? strips - lines * shares : 1, turn = r - first;

@@ -1,4 +1,4 @@
-/* gemm.h: the matrix product of fastnn.h, in five ways that give the same bits:
+/* gemm.h: the matrix product of fastnn.h, in six ways that give the same bits:
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
  *               pass and of dW as long as W stays in the cache.
@@ -7,6 +7,7 @@
  *               one after another: by the tiles of the first strip, which have its vectors in
  *               registers; or before, where it must be transposed. The strip of A that comes next is
  *               copied by the tiles of this one, which also fetch the next block into L2.
+ *   by panels   with 16 registers: one panel of B in L1 while many strips of A pass.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
  *   streamed    for up to four rows and a W that only the outer caches hold.
@@ -34,6 +35,7 @@
 #define GEMM_WORTH 192
 #define GEMM_APART 3584
 #define GEMM_APART_LARGE GEMM_LARGE
+#define GEMM_PANELS 0 /* not measured */
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
@@ -42,6 +44,7 @@
 #define GEMM_WORTH 24
 #define GEMM_APART 1920
 #define GEMM_APART_LARGE (32 << 10)
+#define GEMM_PANELS 1
 #endif
 /* Bytes of B above which 48 rows of A are enough too. */
 #define GEMM_HUGE (3 << 20)
@@ -350,6 +353,8 @@ static void FN(by_blocks)(const fnn_gemm *g) {
     }
 }
 
+#include "gemm_panels.h"
+
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
 #define T_ROWS 96
 #define T_COLUMNS ((ptrdiff_t)GEMM_MR * 8)
@@ -414,6 +419,8 @@ static void FN(gemm)(const fnn_gemm *g) {
         FN(turned)(g);
     else if (FN(better_transposed)(g))
         FN(transposed)(g);
+    else if (FN(better_by_panels)(g))
+        FN(by_panels)(g);
     else if (g->m <= GEMM_MR && g->b_cs == 1 &&
              (g->m == 1 || g->n * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE))
         FN(one_strip)(g);

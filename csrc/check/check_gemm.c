@@ -445,12 +445,15 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 1, 1100, 90, 0);
     check_random(k, 512, 780, 1024 - PAD, 0); /* packed; rows of A 4096 bytes apart */
     check_random(k, 60, 1100, 800, 0); /* several blocks both ways, few strips */
+    check_random(k, 250, 70, 100, 1); /* by panels, in two chunks of rows */
+    check_random(k, 90, 530, 300, 0); /* by panels that come from afar, in several depths */
     if (k->gemm_mr > 8) /* narrow and deep, as dW of a large batch, and just large enough to be copied */
         check_random(k, 200, 80, 3400, 0);
     else
         check_random(k, 50, 80, 1000, 0);
     check_large(k);
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
+    check_epilogues(k, 110, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 1, 37, 40);
     check_epilogues(k, 1, 791, 733); /* the row streams through W, its halves do not */
     check_special(k);

@@ -1,0 +1,88 @@
+/* gemm_panels.h: the matrix product with one panel of B in L1, NR columns of it, which all strips of some rows
+ * of A pass before the next one comes. What L1 and L2 must deliver for a step of k is then a strip's column
+ * of A, less than a row of the panel where a tile is wider than high; with a neighbour on the core, who
+ * takes his part of both, that is what counts.
+ *
+ * It serves products whose sums need not wait in C, and those of few rows with a B that comes from afar: the
+ * next panel is fetched by the tiles of this one. */
+
+/* Rows of A that pass one copy of a panel; they stay in L2. */
+#define PANEL_ROWS 192
+/* Rows that pay for a panel's copy: of a B in L2, of one beyond, and of a transposed one. */
+#define PANEL_WORTH 40
+#define PANEL_WORTH_FAR 16
+#define PANEL_WORTH_TURNED 96
+/* Rows up to which sums may wait in C, and rows of A be apart. */
+#define PANEL_DEEP_ROWS 96
+
+/* Some rows of A, in strips, and k rows of B. */
+typedef struct {
+    ptrdiff_t i, m, strips, p, k;
+    int far; /* B is beyond L2 */
+} FN(chunk);
+
+/* The last strips fetch the next panel, each some of its rows. */
+INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const REAL *next, ptrdiff_t ldb) {
+    const ptrdiff_t share = s->strips - 1 - r;
+    int shift = 0;
+    while (shift < 3 && 2 << shift < s->strips) shift++;
+    t->fetches = share < (ptrdiff_t)1 << shift;
+    t->ahead = next + share * (s->k >> shift) * ldb;
+    t->ahead_step = ldb;
+    t->ahead_shift = shift;
+}
+
+static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
+    const ptrdiff_t n = FN(least)(NR, g->n - j);
+    const int last = s->p + s->k >= g->k, copies = g->b_cs == 1 && n == NR;
+    const REAL *const b = (const REAL *)g->b + s->p * g->b_rs + j * g->b_cs;
+    const REAL *const next = j + NR < g->n ? b + NR : b - j + s->k * g->b_rs;
+    FN(errands) none = FN(no_errands)();
+    FN(tile) t = FN(first_tile)(g, last);
+    t.k = s->k;
+    t.start_ld = s->p ? g->ldc : 0;
+    if (!copies) {
+        FN(pack_b)(s->k, n, b, g->b_rs, g->b_cs, g->work);
+        t.b = g->work;
+        t.ldb = NR;
+    }
+    for (ptrdiff_t r = 0, i = s->i, mr; r < s->strips; r++, i += mr) {
+        mr = s->i + FN(part)(s->m, s->strips, r + 1) - i;
+        t.a = (const REAL *)g->a + i * g->a_rs + s->p;
+        t.c = (REAL *)g->c + i * g->ldc + j;
+        t.start = s->p ? t.c : g->bias ? (const REAL *)g->bias + j : FN(zeros);
+        if (n < NR) {
+            FN(strip)(&t, mr, n, 1, NR, &none);
+        } else if (copies && !r) {
+            t.b = b;
+            t.b_copy = g->work;
+            FN(packs_tiles)[mr - 1](&t);
+            t.b = g->work;
+            t.ldb = NR;
+        } else {
+            if (s->far) FN(fetch_panel)(&t, s, r, next, g->b_rs);
+            FN(rows_tiles)[mr - 1][GEMM_NV - 1](&t);
+        }
+        if (last && FN(act_after)(g)) FN(finish)(g, i, j, mr, n);
+    }
+}
+
+static void FN(by_panels)(const fnn_gemm *g) {
+    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, KC) : 1, chunks = FN(ceil_div)(g->m, PANEL_ROWS);
+    FN(chunk) s = {.far = g->b_cs == 1 && g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE};
+    for (ptrdiff_t q = 0; q < chunks * depths; q++) {
+        s.i = FN(part)(g->m, chunks, q / depths);
+        s.m = FN(part)(g->m, chunks, q / depths + 1) - s.i;
+        s.strips = FN(ceil_div)(s.m, GEMM_MR);
+        s.p = FN(part)(g->k, depths, q % depths);
+        s.k = FN(part)(g->k, depths, q % depths + 1) - s.p;
+        for (ptrdiff_t j = 0; j < g->n; j += NR) FN(run_panel)(g, &s, j);
+    }
+}
+
+INLINE int FN(better_by_panels)(const fnn_gemm *g) {
+    const int deep = g->k > KC, far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE;
+    if (!GEMM_PANELS || g->a_cs != 1 || g->n < NR) return 0;
+    if (g->b_cs != 1) return !deep && g->k >= 2 * VL && g->m >= PANEL_WORTH_TURNED;
+    return g->m >= (far ? PANEL_WORTH_FAR : PANEL_WORTH) && (!deep || g->m <= PANEL_DEEP_ROWS);
+}

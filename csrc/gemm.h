@@ -10,7 +10,7 @@
  *   by panels   with 16 registers: one panel of B in L1 while many strips of A pass.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
- *   streamed    for up to four rows and a W that only the outer caches hold.
+ *   streamed    for a few rows and a W that only the outer caches hold.
  *   turned      for up to four rows and a transposed W, which is turned in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
@@ -48,8 +48,6 @@
 #endif
 /* Bytes of B above which 48 rows of A are enough too. */
 #define GEMM_HUGE (3 << 20)
-/* Bytes of W from which few rows stream through it. */
-#define GEMM_STREAM (2 << 20)
 
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
@@ -401,6 +399,7 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
+    /* A panel needs less, of two strips of A besides: see PANEL_DEPTH. */
     const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
@@ -412,8 +411,7 @@ static void FN(gemm)(const fnn_gemm *g) {
     if (g->m <= 0 || g->n <= 0) return;
     assert((g->a_rs == 1 || g->a_cs == 1) && (g->b_rs == 1 || g->b_cs == 1));
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
-    if (g->m <= STREAM_ROWS && g->b_cs == 1 && g->n >= 8 * VL &&
-        g->n * g->k * (ptrdiff_t)sizeof(REAL) >= GEMM_STREAM)
+    if (FN(better_streamed)(g))
         FN(streamed)(g);
     else if (g->m <= STREAM_ROWS && g->b_cs != 1)
         FN(turned)(g);
@@ -453,5 +451,6 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef KC
 #undef STREAM
 #undef STREAM_ROWS
+#undef STREAM_MOST
 #undef T_ROWS
 #undef T_COLUMNS

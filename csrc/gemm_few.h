@@ -1,8 +1,8 @@
-/* gemm_few.h: the matrix product for up to STREAM_ROWS rows of C, bound by reading B.
+/* gemm_few.h: the matrix product for a few rows of C, bound by reading B.
  *
  *   streamed    B's rows are contiguous and only the outer caches hold it: some rows of B at a time along
- *               n, with the sums in L1.
- *   turned      B's columns are contiguous: squares of it are turned in registers.
+ *               n, with the sums in L1; up to STREAM_MOST rows of C, in groups of STREAM_ROWS.
+ *   turned      B's columns are contiguous: squares of it are turned in registers; up to STREAM_ROWS.
  *
  * Both sum each element of C in the order of k. */
 /* Rows of B at a time, as many as leave room for the sums in the registers. */
@@ -12,8 +12,10 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead */
+#define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; half where that is measured */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
-#define STREAM_ROWS 4 /* more rows of C are better served by tiles */
+#define STREAM_ROWS 4 /* of C, whose terms the registers hold */
+#define STREAM_MOST 8 /* more are better served by tiles */
 
 /* m sums that wait in y for the next `count` terms of each:
  * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. `far`: B lies in memory; the
@@ -45,32 +47,59 @@ INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REA
 #undef STREAM_STEP
 }
 
-/* All terms of the sums of n columns: m rows, `count` terms at a time. Up to an aligned address first:
- * loads that straddle cache lines take a fifth longer. */
-INLINE void FN(stream_columns)(const fnn_gemm *g, const int m, const int count, ptrdiff_t n,
-                               ptrdiff_t head, const REAL *b, REAL *y, ptrdiff_t ldy) {
-    const REAL *x = g->a;
-    const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs;
-    const int far = g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
-    ptrdiff_t p = 0;
-    for (; p + count <= g->k; p += count, x += count * cs, b += count * ldb) {
-        if (head) FN(stream_rows)(m, count, head, x, rs, cs, b, ldb, far, y - VL, ldy);
-        FN(stream_rows)(m, count, n - head, x, rs, cs, b + head, ldb, far, y, ldy);
+/* `turns` times `count` terms, STREAM(m) or 1, of a group of rows. */
+static __attribute__((noinline)) void FN(stream_group)(int m, int count, ptrdiff_t turns, ptrdiff_t n,
+                                                       const REAL *x, ptrdiff_t x_rs, ptrdiff_t x_cs,
+                                                       const REAL *b, ptrdiff_t ldb, int far, REAL *y,
+                                                       ptrdiff_t ldy) {
+#define STREAM_CASE(M, COUNT)                                                                      \
+    for (; turns > 0; turns--, x += COUNT * x_cs, b += COUNT * ldb)                                \
+        FN(stream_rows)(M, COUNT, n, x, x_rs, x_cs, b, ldb, far, y, ldy)
+    switch (count > 1 ? m : m + STREAM_ROWS) {
+    case 1: STREAM_CASE(1, STREAM(1)); break;
+    case 2: STREAM_CASE(2, STREAM(2)); break;
+    case 3: STREAM_CASE(3, STREAM(3)); break;
+    case 4: STREAM_CASE(4, STREAM(4)); break;
+    case STREAM_ROWS + 1: STREAM_CASE(1, 1); break;
+    case STREAM_ROWS + 2: STREAM_CASE(2, 1); break;
+    case STREAM_ROWS + 3: STREAM_CASE(3, 1); break;
+    default: STREAM_CASE(4, 1);
     }
-    for (; p < g->k; p++, x += cs, b += ldb) {
-        if (head) FN(stream_rows)(m, 1, head, x, rs, cs, b, ldb, far, y - VL, ldy);
-        FN(stream_rows)(m, 1, n - head, x, rs, cs, b + head, ldb, far, y, ldy);
+#undef STREAM_CASE
+}
+
+/* All terms of the sums of n columns; where there are several groups of rows of C, some rows of B at a time:
+ * the first group brings them into L1. Up to an aligned address first: loads that straddle cache lines
+ * take a fifth longer. */
+static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, const REAL *b, REAL *y,
+                               ptrdiff_t ldy) {
+    const REAL *x = g->a;
+    const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs, groups = FN(ceil_div)(g->m, STREAM_ROWS);
+    const int far = g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
+    for (ptrdiff_t p = 0, terms; p < g->k; p += terms, x += terms * cs, b += terms * ldb) {
+        const int count = p + STREAM(g->m) <= g->k ? STREAM(g->m) : 1;
+        const ptrdiff_t turns = groups > 1 ? 1 : (g->k - p) / count;
+        terms = turns * count;
+        for (ptrdiff_t h = 0; h < groups; h++) {
+            const ptrdiff_t i = FN(part)(g->m, groups, h);
+            const int m = (int)(FN(part)(g->m, groups, h + 1) - i), fetch = far && !h;
+            const REAL *const from = x + i * rs;
+            REAL *const to = y + i * ldy;
+            if (head) FN(stream_group)(m, count, turns, head, from, rs, cs, b, ldb, fetch, to - VL, ldy);
+            FN(stream_group)(m, count, turns, n - head, from, rs, cs, b + head, ldb, fetch, to, ldy);
+        }
     }
 }
 
-/* Up to STREAM_ROWS rows of C, for a W that the inner caches do not hold: bound by reading W, so it is
- * read in long runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in
- * C, a cache line that two threads share would travel at each of their turns. A row of it begins with
- * a vector for the columns before the first aligned one. */
+/* A few rows of C, for a W that the inner caches do not hold: bound by reading W, so it is read in long
+ * runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in
+ * C, a cache line that two threads share would travel at each of their turns; a quarter page from rows of W
+ * in the last 12 bits of its address, by which CPUs take loads to want what was just stored. A row of it
+ * begins with a vector for the columns before the first aligned one. */
 static void FN(streamed)(const fnn_gemm *g) {
-    enum { LANES = VEC_BYTES / sizeof(REAL), WIDTH = STREAM_ROWS * 8192 / sizeof(REAL) };
-    REAL buffer[WIDTH + 2 * STREAM_ROWS * LANES] __attribute__((aligned(VEC_BYTES)));
-    const ptrdiff_t m = g->m, columns = WIDTH / STREAM_ROWS, ldy = columns + 2 * VL;
+    enum { LANES = VEC_BYTES / sizeof(REAL), PAGE = 4096 / sizeof(REAL), WIDTH = STREAM_ROWS * 2 * PAGE };
+    REAL room[WIDTH + 2 * STREAM_MOST * LANES + PAGE] __attribute__((aligned(VEC_BYTES)));
+    const ptrdiff_t m = g->m, columns = WIDTH / FN(round_up)(m, STREAM_ROWS), ldy = columns + 2 * VL;
     const int parallel = g->b_rs * (ptrdiff_t)sizeof(REAL) % VEC_BYTES == 0;
     for (ptrdiff_t j = 0; j < g->n; j += columns) {
         const REAL *b = (const REAL *)g->b + j;
@@ -78,18 +107,14 @@ static void FN(streamed)(const fnn_gemm *g) {
         const ptrdiff_t head = FN(least)(
             n, parallel ? (ptrdiff_t)(-(uintptr_t)b % VEC_BYTES / sizeof(REAL)) : 0);
         const size_t head_bytes = (size_t)head * sizeof(REAL), bytes = (size_t)n * sizeof(REAL);
+        REAL *const buffer = room + ((uintptr_t)b + 1024 - (uintptr_t)room) % 4096 / VEC_BYTES * LANES;
         memset(buffer, 0, (size_t)(m * ldy) * sizeof(REAL));
         for (ptrdiff_t i = 0; g->bias && i < m; i++) {
             const REAL *const bias = (const REAL *)g->bias + j;
             memcpy(buffer + i * ldy, bias, head_bytes);
             memcpy(buffer + i * ldy + VL, bias + head, bytes - head_bytes);
         }
-        switch (m) {
-        case 1: FN(stream_columns)(g, 1, STREAM(1), n, head, b, buffer + VL, ldy); break;
-        case 2: FN(stream_columns)(g, 2, STREAM(2), n, head, b, buffer + VL, ldy); break;
-        case 3: FN(stream_columns)(g, 3, STREAM(3), n, head, b, buffer + VL, ldy); break;
-        default: FN(stream_columns)(g, 4, STREAM(4), n, head, b, buffer + VL, ldy);
-        }
+        FN(stream_columns)(g, n, head, b, buffer + VL, ldy);
         for (ptrdiff_t i = 0; i < m; i++) {
             REAL *const y = buffer + i * ldy, *const c = (REAL *)g->c + i * g->ldc + j;
             if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY)
@@ -204,4 +229,13 @@ static void FN(turned)(const fnn_gemm *g) {
         FN(act)(g->act, g->slope, g->n, c, c);
     }
     if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
+}
+
+/* Where the rows of W are a multiple of 2 KiB apart, tiles find them in few sets of L1. */
+INLINE int FN(better_streamed)(const fnn_gemm *g) {
+    const ptrdiff_t bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
+    const int meet = GEMM_MR <= 8 && g->b_rs * (ptrdiff_t)sizeof(REAL) % 2048 == 0;
+    if (g->b_cs != 1 || g->n < 8 * VL || g->m > (meet ? STREAM_MOST : STREAM_ROWS)) return 0;
+    const int early = meet ? g->m <= STREAM_ROWS : GEMM_MR <= 8 && g->m < STREAM_ROWS;
+    return bytes >= (early ? STREAM_NEAR / 2 : STREAM_NEAR);
 }

@@ -6,6 +6,8 @@
  * It serves products whose sums need not wait in C, and those of few rows with a B that comes from afar: the
  * next panel is fetched by the tiles of this one. */
 
+/* Bytes of a panel's column; more than those of a block's, since the panel alone is in L1. */
+#define PANEL_DEPTH ((ptrdiff_t)(1280 / sizeof(REAL)))
 /* Rows of A that pass one copy of a panel; they stay in L2. */
 #define PANEL_ROWS 192
 /* Rows that pay for a panel's copy: of a B in L2, of one beyond, and of a transposed one. */
@@ -68,7 +70,8 @@ static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
 }
 
 static void FN(by_panels)(const fnn_gemm *g) {
-    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, KC) : 1, chunks = FN(ceil_div)(g->m, PANEL_ROWS);
+    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, PANEL_DEPTH) : 1;
+    const ptrdiff_t chunks = FN(ceil_div)(g->m, PANEL_ROWS);
     FN(chunk) s = {.far = g->b_cs == 1 && g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE};
     for (ptrdiff_t q = 0; q < chunks * depths; q++) {
         s.i = FN(part)(g->m, chunks, q / depths);
@@ -81,7 +84,7 @@ static void FN(by_panels)(const fnn_gemm *g) {
 }
 
 INLINE int FN(better_by_panels)(const fnn_gemm *g) {
-    const int deep = g->k > KC, far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE;
+    const int deep = g->k > PANEL_DEPTH, far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE;
     if (!GEMM_PANELS || g->a_cs != 1 || g->n < NR) return 0;
     if (g->b_cs != 1) return !deep && g->k >= 2 * VL && g->m >= PANEL_WORTH_TURNED;
     return g->m >= (far ? PANEL_WORTH_FAR : PANEL_WORTH) && (!deep || g->m <= PANEL_DEEP_ROWS);

@@ -75,7 +75,8 @@ static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, c
                                ptrdiff_t ldy) {
     const REAL *x = g->a;
     const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs, groups = FN(ceil_div)(g->m, STREAM_ROWS);
-    const int far = g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
+    /* One row with 16 registers keeps so many loads under way that fetches are in their way. */
+    const int far = (GEMM_MR > 8 || g->m > 1) && g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
     for (ptrdiff_t p = 0, terms; p < g->k; p += terms, x += terms * cs, b += terms * ldb) {
         const int count = p + STREAM(g->m) <= g->k ? STREAM(g->m) : 1;
         const ptrdiff_t turns = groups > 1 ? 1 : (g->k - p) / count;

@@ -34,11 +34,20 @@ INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const 
     t->ahead_shift = shift;
 }
 
+/* With the last panel, the rows of A that come after these; where they lie one after another. */
+INLINE void FN(fetch_rows)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t mr) {
+    t->fetches = 1;
+    t->ahead = t->a + (s->m + mr) * s->k;
+    t->ahead_step = -mr;
+    t->ahead_shift = 0;
+}
+
 static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
     const ptrdiff_t n = FN(least)(NR, g->n - j);
     const int last = s->p + s->k >= g->k, copies = g->b_cs == 1 && n == NR;
     const REAL *const b = (const REAL *)g->b + s->p * g->b_rs + j * g->b_cs;
     const REAL *const next = j + NR < g->n ? b + NR : b - j + s->k * g->b_rs;
+    const int rows_follow = j + NR >= g->n && s->i + s->m < g->m && g->a_rs == s->k;
     FN(errands) none = FN(no_errands)();
     FN(tile) t = FN(first_tile)(g, last);
     t.k = s->k;
@@ -62,7 +71,10 @@ static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
             t.b = g->work;
             t.ldb = NR;
         } else {
-            if (s->far) FN(fetch_panel)(&t, s, r, next, g->b_rs);
+            if (s->far)
+                FN(fetch_panel)(&t, s, r, next, g->b_rs);
+            else if (rows_follow)
+                FN(fetch_rows)(&t, s, mr);
             FN(rows_tiles)[mr - 1][GEMM_NV - 1](&t);
         }
         if (last && FN(act_after)(g)) FN(finish)(g, i, j, mr, n);

@@ -51,7 +51,9 @@ if X86_64:
     # Some systems' compilers are set to newer CPUs; what those can do is chosen at run time.
     COMPILE += ["-march=x86-64", "-mtune=generic"]
 if DEBUG:
-    COMPILE += ["-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
+    COMPILE += ["-g1", "-fsanitize=address", "-fno-omit-frame-pointer", "-UNDEBUG"]
+    # The checks of the longest unrolled functions as calls: in line they take a minute to compile.
+    COMPILE += ["--param=asan-instrumentation-with-call-threshold=1000"]
     LINK += ["-fsanitize=address"]
 else:
     COMPILE += ["-DNDEBUG", "-g0"]

@@ -1,16 +1,18 @@
 /* gemm.h: the matrix product of fastnn.h, in six ways that give the same bits:
  *
- *   direct      A and B are read where they lie, a strip of rows at a time. The way of the forward
- *               pass and of dW as long as W stays in the cache.
+ *   direct      A and B are read where they lie, a strip of rows at a time. The way of few rows
+ *               (with 32 registers of many too) as long as W stays in the cache, and of dW.
  *   blocked     the same on blocks of B (kc x nc) that stay in L2 while all strips of A pass (Goto and
  *               van de Geijn 2008). Where the rows of A are many, the block is copied to panels that lie
  *               one after another: by the tiles of the first strip, which have its vectors in
  *               registers; or before, where it must be transposed. The strip of A that comes next is
  *               copied by the tiles of this one, which also fetch the next block into L2.
- *   by panels   with 16 registers: one panel of B in L1 while many strips of A pass.
+ *   by panels   with 16 registers, the forward pass and dX from some rows on: one panel of B stays in L1
+ *               while strips of A pass.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
  *               the two small matrices are transposed, never W.
- *   streamed    for a few rows and a W that only the outer caches hold.
+ *   streamed    for up to four rows (eight where W's rows meet in few sets of L1) and a W that only the
+ *               outer caches hold.
  *   turned      for up to four rows and a transposed W, which is turned in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
@@ -35,7 +37,7 @@
 #define GEMM_WORTH 192
 #define GEMM_APART 3584
 #define GEMM_APART_LARGE GEMM_LARGE
-#define GEMM_PANELS 0 /* not measured */
+#define GEMM_PANELS 0 /* not measured; where tiles mask or copy, `tail` and a "packs" that reads rows are missing */
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
@@ -399,7 +401,7 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
-    /* A panel needs less, of two strips of A besides: see PANEL_DEPTH. */
+    _Static_assert(PANEL_DEPTH * NR <= KC * (NR + 2 * GEMM_MR), "a panel fits too");
     const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;

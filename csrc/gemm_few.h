@@ -5,6 +5,7 @@
  *   turned      B's columns are contiguous: squares of it are turned in registers; up to STREAM_ROWS.
  *
  * Both sum each element of C in the order of k. */
+
 /* Rows of B at a time, as many as leave room for the sums in the registers. */
 #define STREAM(m) (GEMM_MR > 8 || (m) == 1 ? 8 : 4)
 #define TURN_AHEAD (256 / (int)sizeof(REAL)) /* of a row of B^T, fetched into L2: L1 has no room for each */
@@ -12,49 +13,58 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead */
-#define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; half where that is measured */
+#define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
+/* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
+ * whose sums are further apart) come within a few steps of a store. */
+#define STREAM_APART (VEC_BYTES > 32 ? 512 : 768)
 #define STREAM_ROWS 4 /* of C, whose terms the registers hold */
 #define STREAM_MOST 8 /* more are better served by tiles */
 
-/* m sums that wait in y for the next `count` terms of each:
- * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j]. `far`: B lies in memory; the
- * rows that come next are fetched. From L3 the hardware is quicker without. */
-INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t n, const REAL *x, ptrdiff_t x_rs,
-                            ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, int far, REAL *y,
-                            ptrdiff_t ldy) {
+/* m rows of sums that wait in y for the next `count` terms of each:
+ * y[i * ldy + j] += sum over q of x[i * x_rs + q * x_cs] b[q * ldb + j], for n columns and for the `head`
+ * columns of b before them, whose sums have the vector before y. `far`: B lies in memory; the rows that come
+ * next are fetched. From L3 the hardware is quicker without. */
+INLINE void FN(stream_rows)(const int m, const int count, ptrdiff_t head, ptrdiff_t n, const REAL *x,
+                            ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b, ptrdiff_t ldb, int far,
+                            REAL *y, ptrdiff_t ldy) {
     vec w[STREAM_ROWS][STREAM(1)], sums[STREAM_ROWS];
     UNROLL for (int i = 0; i < m; i++)
         UNROLL for (int q = 0; q < count; q++) w[i][q] = vset1(x[i * x_rs + q * x_cs]);
-#define STREAM_STEP(LOAD)                                                                          \
+#define STREAM_STEP(AT, LOAD)                                                                      \
     do {                                                                                           \
-        UNROLL for (int i = 0; i < m; i++) sums[i] = vload(y + i * ldy + j);                       \
+        UNROLL for (int i = 0; i < m; i++) sums[i] = vload(y + i * ldy + (AT));                    \
         UNROLL for (int q = 0; q < count; q++) {                                                   \
             const vec v = LOAD;                                                                    \
             UNROLL for (int i = 0; i < m; i++) sums[i] = vfma(w[i][q], v, sums[i]);                \
         }                                                                                          \
-        UNROLL for (int i = 0; i < m; i++) vstore(y + i * ldy + j, sums[i]);                       \
+        UNROLL for (int i = 0; i < m; i++) vstore(y + i * ldy + (AT), sums[i]);                    \
     } while (0)
+    if (head) {
+        const vtail tail = vtail_make(head);
+        STREAM_STEP(-VL, vload_t(b - head + q * ldb, tail));
+    }
     ptrdiff_t j = 0;
     for (; j + VL <= n; j += VL) {
         if (far) UNROLL for (int q = 0; q < count; q++) __builtin_prefetch(b + (count + q) * ldb + j, 0, 2);
-        STREAM_STEP(vload(b + q * ldb + j));
+        STREAM_STEP(j, vload(b + q * ldb + j));
     }
     if (j < n) {
         const vtail tail = vtail_make(n - j);
-        STREAM_STEP(vload_t(b + q * ldb + j, tail));
+        STREAM_STEP(j, vload_t(b + q * ldb + j, tail));
     }
 #undef STREAM_STEP
 }
 
 /* `turns` times `count` terms, STREAM(m) or 1, of a group of rows. */
-static __attribute__((noinline)) void FN(stream_group)(int m, int count, ptrdiff_t turns, ptrdiff_t n,
-                                                       const REAL *x, ptrdiff_t x_rs, ptrdiff_t x_cs,
-                                                       const REAL *b, ptrdiff_t ldb, int far, REAL *y,
-                                                       ptrdiff_t ldy) {
+static __attribute__((noinline)) void FN(stream_group)(int m, int count, ptrdiff_t turns,
+                                                       ptrdiff_t head, ptrdiff_t n, const REAL *x,
+                                                       ptrdiff_t x_rs, ptrdiff_t x_cs, const REAL *b,
+                                                       ptrdiff_t ldb, int far, REAL *y, ptrdiff_t ldy) {
+    assert(count == 1 || count == STREAM(m)); /* the same for all groups: none of several has one row */
 #define STREAM_CASE(M, COUNT)                                                                      \
     for (; turns > 0; turns--, x += COUNT * x_cs, b += COUNT * ldb)                                \
-        FN(stream_rows)(M, COUNT, n, x, x_rs, x_cs, b, ldb, far, y, ldy)
+        FN(stream_rows)(M, COUNT, head, n, x, x_rs, x_cs, b, ldb, far, y, ldy)
     switch (count > 1 ? m : m + STREAM_ROWS) {
     case 1: STREAM_CASE(1, STREAM(1)); break;
     case 2: STREAM_CASE(2, STREAM(2)); break;
@@ -68,9 +78,9 @@ static __attribute__((noinline)) void FN(stream_group)(int m, int count, ptrdiff
 #undef STREAM_CASE
 }
 
-/* All terms of the sums of n columns; where there are several groups of rows of C, some rows of B at a time:
- * the first group brings them into L1. Up to an aligned address first: loads that straddle cache lines
- * take a fifth longer. */
+/* All terms of the sums of n columns; for several groups of rows of C some rows of B at a time, which the
+ * first group brings into L1. Up to an aligned address first: loads that straddle cache lines take a fifth
+ * longer. */
 static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, const REAL *b, REAL *y,
                                ptrdiff_t ldy) {
     const REAL *x = g->a;
@@ -84,19 +94,17 @@ static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, c
         for (ptrdiff_t h = 0; h < groups; h++) {
             const ptrdiff_t i = FN(part)(g->m, groups, h);
             const int m = (int)(FN(part)(g->m, groups, h + 1) - i), fetch = far && !h;
-            const REAL *const from = x + i * rs;
-            REAL *const to = y + i * ldy;
-            if (head) FN(stream_group)(m, count, turns, head, from, rs, cs, b, ldb, fetch, to - VL, ldy);
-            FN(stream_group)(m, count, turns, n - head, from, rs, cs, b + head, ldb, fetch, to, ldy);
+            FN(stream_group)(m, count, turns, head, n - head, x + i * rs, rs, cs, b + head, ldb, fetch,
+                             y + i * ldy, ldy);
         }
     }
 }
 
 /* A few rows of C, for a W that the inner caches do not hold: bound by reading W, so it is read in long
- * runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in
- * C, a cache line that two threads share would travel at each of their turns; a quarter page from rows of W
- * in the last 12 bits of its address, by which CPUs take loads to want what was just stored. A row of it
- * begins with a vector for the columns before the first aligned one. */
+ * runs, some rows at a time along n. The sums wait in a buffer of this thread's own: in C, a cache line that
+ * two threads share would travel at each of their turns. It keeps away from W's rows in the last 12 bits of
+ * addresses: a CPU takes a load that agrees with a recent store there to want what was stored. A row of
+ * it begins with a vector for the columns before the first aligned one. */
 static void FN(streamed)(const fnn_gemm *g) {
     enum { LANES = VEC_BYTES / sizeof(REAL), PAGE = 4096 / sizeof(REAL), WIDTH = STREAM_ROWS * 2 * PAGE };
     REAL room[WIDTH + 2 * STREAM_MOST * LANES + PAGE] __attribute__((aligned(VEC_BYTES)));
@@ -108,7 +116,7 @@ static void FN(streamed)(const fnn_gemm *g) {
         const ptrdiff_t head = FN(least)(
             n, parallel ? (ptrdiff_t)(-(uintptr_t)b % VEC_BYTES / sizeof(REAL)) : 0);
         const size_t head_bytes = (size_t)head * sizeof(REAL), bytes = (size_t)n * sizeof(REAL);
-        REAL *const buffer = room + ((uintptr_t)b + 1024 - (uintptr_t)room) % 4096 / VEC_BYTES * LANES;
+        REAL *const buffer = room + ((uintptr_t)b + STREAM_APART - (uintptr_t)room) % 4096 / VEC_BYTES * LANES;
         memset(buffer, 0, (size_t)(m * ldy) * sizeof(REAL));
         for (ptrdiff_t i = 0; g->bias && i < m; i++) {
             const REAL *const bias = (const REAL *)g->bias + j;
@@ -232,7 +240,9 @@ static void FN(turned)(const fnn_gemm *g) {
     if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
 }
 
-/* Where the rows of W are a multiple of 2 KiB apart, tiles find them in few sets of L1. */
+/* With 16 registers up to three rows stream from half of STREAM_NEAR on; where W's rows are a multiple of
+ * 2 KiB apart, and so in few sets of L1, four do, and up to eight from STREAM_NEAR on. With 32 registers
+ * neither is measured. */
 INLINE int FN(better_streamed)(const fnn_gemm *g) {
     const ptrdiff_t bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
     const int meet = GEMM_MR <= 8 && g->b_rs * (ptrdiff_t)sizeof(REAL) % 2048 == 0;

@@ -1,10 +1,10 @@
 /* gemm_panels.h: the matrix product with one panel of B in L1, NR columns of it, which all strips of some rows
- * of A pass before the next one comes. What L1 and L2 must deliver for a step of k is then a strip's column
- * of A, less than a row of the panel where a tile is wider than high; with a neighbour on the core, who
- * takes his part of both, that is what counts.
+ * of A pass before the next one comes. For a step of k L2 then delivers a strip's column of A (24 bytes of
+ * float32 with AVX2), not a row of a block of B (64); with a neighbour on the core, who takes his part of
+ * the caches, that decides.
  *
- * It serves products whose sums need not wait in C, and those of few rows with a B that comes from afar: the
- * next panel is fetched by the tiles of this one. */
+ * It serves products whose sums need not wait in C, and up to PANEL_DEEP_ROWS rows. Of a B beyond L2 the next
+ * panel is fetched by the last strips of this one. */
 
 /* Bytes of a panel's column; more than those of a block's, since the panel alone is in L1. */
 #define PANEL_DEPTH ((ptrdiff_t)(1280 / sizeof(REAL)))
@@ -14,7 +14,7 @@
 #define PANEL_WORTH 40
 #define PANEL_WORTH_FAR 16
 #define PANEL_WORTH_TURNED 96
-/* Rows up to which sums may wait in C, and rows of A be apart. */
+/* Rows up to which k may be cut: the sums wait in C, and a strip of A is no longer one run. */
 #define PANEL_DEEP_ROWS 96
 
 /* Some rows of A, in strips, and k rows of B. */
@@ -23,9 +23,10 @@ typedef struct {
     int far; /* B is beyond L2 */
 } FN(chunk);
 
-/* The last strips fetch the next panel, each some of its rows. */
-INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const REAL *next, ptrdiff_t ldb) {
-    const ptrdiff_t share = s->strips - 1 - r;
+/* The last strips fetch the panel that comes after column j, each some of its rows. */
+INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const fnn_gemm *g, ptrdiff_t j) {
+    const ptrdiff_t share = s->strips - 1 - r, ldb = g->b_rs, below = s->p + s->k < g->k ? s->p + s->k : 0;
+    const REAL *const next = (const REAL *)g->b + (j + NR < g->n ? s->p * ldb + j + NR : below * ldb);
     int shift = 0;
     while (shift < 3 && 2 << shift < s->strips) shift++;
     t->fetches = share < (ptrdiff_t)1 << shift;
@@ -34,7 +35,7 @@ INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const 
     t->ahead_shift = shift;
 }
 
-/* With the last panel, the rows of A that come after these; where they lie one after another. */
+/* With the last whole panel, the rows of A that come after these; where they lie one after another. */
 INLINE void FN(fetch_rows)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t mr) {
     t->fetches = 1;
     t->ahead = t->a + (s->m + mr) * s->k;
@@ -46,8 +47,7 @@ static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
     const ptrdiff_t n = FN(least)(NR, g->n - j);
     const int last = s->p + s->k >= g->k, copies = g->b_cs == 1 && n == NR;
     const REAL *const b = (const REAL *)g->b + s->p * g->b_rs + j * g->b_cs;
-    const REAL *const next = j + NR < g->n ? b + NR : b - j + s->k * g->b_rs;
-    const int rows_follow = j + NR >= g->n && s->i + s->m < g->m && g->a_rs == s->k;
+    const int rows_follow = j + 2 * NR > g->n && s->i + s->m < g->m && g->a_rs == s->k;
     FN(errands) none = FN(no_errands)();
     FN(tile) t = FN(first_tile)(g, last);
     t.k = s->k;
@@ -72,7 +72,7 @@ static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
             t.ldb = NR;
         } else {
             if (s->far)
-                FN(fetch_panel)(&t, s, r, next, g->b_rs);
+                FN(fetch_panel)(&t, s, r, g, j);
             else if (rows_follow)
                 FN(fetch_rows)(&t, s, mr);
             FN(rows_tiles)[mr - 1][GEMM_NV - 1](&t);

@@ -216,6 +216,13 @@ static void check_sizes(const fnn_kernels *k) {
             check_exact(&p, (enum form)form, size, 1 + 7 * (size % 6), 9, variant++);
             if (size <= 4 * mr) check_exact(&p, (enum form)form, size, 5 * nr - 1, 9, variant++);
         }
+    for (int form = 0; form < FORMS; form++) /* by panels: the least depths and the most, and several chunks */
+        for (int v = 0; v < 2; v++) {
+            check_exact(&p, (enum form)form, 41, 2 * nr + v, 0, v);
+            check_exact(&p, (enum form)form, 41, 2 * nr + v, 1, v);
+            check_exact(&p, (enum form)form, 100, nr, 1280 / k->itemsize + v, v);
+            check_exact(&p, (enum form)form, 200, 3 * nr + v, 40, 2 * v);
+        }
     problem_free(&p);
 }
 
@@ -305,37 +312,55 @@ static void check_large(const fnn_kernels *k) {
     problem_free(&p);
 }
 
-/* Every epilogue is the one of `act` or `act_grad` on the bare product, whatever the split. */
+/* An epilogue is that of `act` or `act_grad` on the bare product, whatever the split. */
+static void check_epilogue(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth,
+                           fnn_act act, double slope, int saved) {
+    const fnn_kernels *k = p->k;
+    void *bare = check_alloc(k, m * n), *expected = check_alloc(k, n);
+    shape(p, form, m, n, depth, PAD, 0, 1, saved);
+    fnn_gemm plain = p->g;
+    plain.c = bare, plain.ldc = n, plain.saved = NULL;
+    run(p, &plain);
+    p->g.act = act, p->g.slope = slope;
+    set_guards(p);
+    run(p, &p->g);
+    int same = guards_hold(p);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const void *row = at(k, bare, i * n);
+        if (saved)
+            k->act_grad(act, slope, n, at(k, p->g.saved, i * p->g.lds), row, expected);
+        else
+            k->act(act, slope, n, row, expected);
+        same &= same_bits(k, expected, 0, p->g.c, i * p->g.ldc, n);
+    }
+    check_that(same, "%s %s float%d %tdx%tdx%td: epilogue %d slope %g%s differs",
+               fnn_isa_name(k->isa), form_name[form], (int)(8 * k->itemsize), m, n, depth, act,
+               slope, saved ? " (gradient)" : "");
+    check_splits(p);
+}
+
 static void check_epilogues(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth) {
     static const double slopes[] = {0.01, 0, -0.5, 1.5};
     problem p = problem_make(k, (size_t)((m + n + PAD) * (n + depth + PAD) * k->itemsize));
-    void *bare = check_alloc(k, m * n), *expected = check_alloc(k, n);
     for (int form = 0; form < FORMS; form++)
         for (int saved = 0; saved < 2; saved++)
-            for (int act = 0; act < FNN_ACTS + 3; act++) {
-                shape(&p, (enum form)form, m, n, depth, PAD, 0, 1, saved);
-                fnn_gemm plain = p.g;
-                plain.c = bare, plain.ldc = n, plain.saved = NULL;
-                run(&p, &plain);
-                p.g.act = act < FNN_ACTS ? (fnn_act)act : FNN_LEAKY_RELU;
-                p.g.slope = slopes[act < FNN_ACTS ? 0 : act - FNN_ACTS + 1];
-                set_guards(&p);
-                run(&p, &p.g);
-                int same = guards_hold(&p);
-                for (ptrdiff_t i = 0; i < m; i++) {
-                    const void *row = at(k, bare, i * n);
-                    if (saved)
-                        k->act_grad(p.g.act, p.g.slope, n, at(k, p.g.saved, i * p.g.lds), row,
-                                    expected);
-                    else
-                        k->act(p.g.act, p.g.slope, n, row, expected);
-                    same &= same_bits(k, expected, 0, p.g.c, i * p.g.ldc, n);
-                }
-                check_that(same, "%s %s float%d %tdx%tdx%td: epilogue %d slope %g%s differs",
-                           fnn_isa_name(k->isa), form_name[form], (int)(8 * k->itemsize), m, n,
-                           depth, p.g.act, p.g.slope, saved ? " (gradient)" : "");
-                check_splits(&p);
-            }
+            for (int act = 0; act < FNN_ACTS + 3; act++)
+                check_epilogue(&p, (enum form)form, m, n, depth,
+                               act < FNN_ACTS ? (fnn_act)act : FNN_LEAKY_RELU,
+                               slopes[act < FNN_ACTS ? 0 : act - FNN_ACTS + 1], saved);
+    problem_free(&p);
+}
+
+/* The same for products too large for all of them: streams in groups of rows, and several depths. */
+static void check_large_epilogues(const fnn_kernels *k) {
+    static const ptrdiff_t shapes[][3] = {{7, 1024 - PAD, 530}, {45, 70, 700}};
+    problem p = problem_make(k, (size_t)(1100 * 1800 * k->itemsize));
+    for (int i = 0; i < 2; i++) {
+        const ptrdiff_t *s = shapes[i];
+        check_epilogue(&p, FORWARD, s[0], s[1], s[2], FNN_TANH, 0, 0);
+        check_epilogue(&p, FORWARD, s[0], s[1], s[2], FNN_LEAKY_RELU, 0.01, 0);
+        check_epilogue(&p, FORWARD, s[0], s[1], s[2], FNN_LEAKY_RELU, 0.01, 1);
+    }
     problem_free(&p);
 }
 
@@ -382,8 +407,8 @@ static void check_negative_zero(problem *p) {
                form_name[p->form], p->g.act);
 }
 
-static void check_special(const fnn_kernels *k) {
-    const ptrdiff_t m = k->gemm_mr + 2, n = k->gemm_nr + 3, depth = 5;
+static void check_special(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n) {
+    const ptrdiff_t depth = 5;
     problem p = problem_make(k, (size_t)((m + n + PAD) * (n + depth + PAD) * k->itemsize));
     for (int form = 0; form < FORMS; form++)
         for (int act = FNN_IDENTITY; act <= FNN_RELU; act++) {
@@ -447,7 +472,9 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 60, 1100, 800, 0); /* several blocks both ways, few strips */
     check_random(k, 7, 1024 - PAD, 801, 1); /* streams through W in two groups of rows */
     check_random(k, 250, 70, 100, 1); /* by panels, in two chunks of rows */
-    check_random(k, 90, 530, 300, 0); /* by panels that come from afar, in several depths */
+    check_random(k, 90, 530, 700, 0); /* by panels that come from afar, in several depths */
+    check_random(k, 8, 2048 - PAD, 259, 0); /* streams of eight rows, several runs of columns */
+    check_random(k, 6, 1024 - PAD, 530, 0);
     if (k->gemm_mr > 8) /* narrow and deep, as dW of a large batch, and just large enough to be copied */
         check_random(k, 200, 80, 3400, 0);
     else
@@ -456,8 +483,10 @@ int check_gemm(const fnn_kernels *k) {
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 110, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 1, 37, 40);
+    check_large_epilogues(k);
     check_epilogues(k, 1, 791, 733); /* the row streams through W, its halves do not */
-    check_special(k);
+    check_special(k, k->gemm_mr + 2, k->gemm_nr + 3);
+    check_special(k, 41, 2 * k->gemm_nr + 3);
     check_column_sums(k);
     return check_failures();
 }

@@ -32,6 +32,7 @@ from fastnn._core.threads cimport run_team, team_size
 
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
+cdef Py_ssize_t OWN = 1 << 19       # bytes of weights that a core's own cache keeps
 
 
 cdef size_t aligned(size_t size) noexcept nogil:
@@ -224,8 +225,10 @@ cdef class Plan:
         t.x, t.m, t.out = x[0], m, out
         mr = t.net.K.gemm_mr
         # By columns a layer is shared by all, at a barrier each; by rows nobody waits, but everyone
-        # reads all the weights, which pays only when there are rows enough to use them on.
-        t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= 4 * mr * team
+        # reads all the weights, which pays only when there are rows enough to use them on: more of
+        # them where the weights come from beyond a core's own cache.
+        most = 4 if self.n_parameters * t.net.K.itemsize <= OWN else 8
+        t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= most * mr * team
                      or work < 2000.0 * t.net.n_ops * team)
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m

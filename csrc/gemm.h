@@ -46,7 +46,7 @@
 #define GEMM_WORTH 24
 #define GEMM_APART 1920
 #define GEMM_APART_LARGE (32 << 10)
-#define GEMM_PANELS 1
+#define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 /* Bytes of B above which 48 rows of A are enough too. */
 #define GEMM_HUGE (3 << 20)

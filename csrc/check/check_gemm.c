@@ -220,7 +220,7 @@ static void check_sizes(const fnn_kernels *k) {
         for (int v = 0; v < 2; v++) {
             check_exact(&p, (enum form)form, 41, 2 * nr + v, 0, v);
             check_exact(&p, (enum form)form, 41, 2 * nr + v, 1, v);
-            check_exact(&p, (enum form)form, 100, nr, 1280 / k->itemsize + v, v);
+            check_exact(&p, (enum form)form, 100, nr, 1280 / k->itemsize + v, v); /* PANEL_DEPTH */
             check_exact(&p, (enum form)form, 200, 3 * nr + v, 40, 2 * v);
         }
     problem_free(&p);

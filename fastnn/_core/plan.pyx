@@ -33,6 +33,7 @@ from fastnn._core.threads cimport run_team, team_size
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
 cdef Py_ssize_t OWN = 1 << 19       # bytes of weights that a core's own cache keeps
+cdef Py_ssize_t ENOUGH = 48         # rows of a member that are worth reading more of them than that
 
 
 cdef size_t aligned(size_t size) noexcept nogil:
@@ -218,17 +219,18 @@ cdef class Plan:
         cdef Buffer buffer
         cdef double work = self.work(m)
         cdef int team = team_size(work)
-        cdef Py_ssize_t row_bytes, mr, most, blocks
+        cdef Py_ssize_t row_bytes, mr, enough, most, blocks
         if m == 0 or self.n_out == 0:
             return 0
         t.net = self.net(True)
         t.x, t.m, t.out = x[0], m, out
         mr = t.net.K.gemm_mr
         # By columns a layer is shared by all, at a barrier each; by rows nobody waits, but everyone
-        # reads all the weights, which pays only when there are rows enough to use them on: more of
-        # them where the weights come from beyond a core's own cache.
-        most = 4 if self.n_parameters * t.net.K.itemsize <= OWN else 8
-        t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= most * mr * team
+        # reads all the weights, which pays only when there are rows enough to use them on.
+        enough = 4 * mr
+        if self.n_parameters * t.net.K.itemsize > OWN:
+            enough = max(enough, ENOUGH)
+        t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= enough * team
                      or work < 2000.0 * t.net.n_ops * team)
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m

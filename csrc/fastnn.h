@@ -72,6 +72,9 @@ typedef struct {
     const void *saved;
     ptrdiff_t lds;
     void *work; /* at least gemm_work(m, n, k, b_cs) bytes, 64-byte aligned; NULL if that is 0 */
+    /* What the caller reads next, `soon_bytes` from each (NULL: none): a product with a_rs = 1 may fetch it. */
+    const void *soon[3];
+    size_t soon_bytes;
 } fnn_gemm;
 
 /* Philox4x32-10 (Salmon et al. 2011): ten rounds on a 128-bit counter under a 64-bit key.

@@ -93,13 +93,16 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* rows of B for as many steps: each strip fetches some of them */
     int fetch_c;
+    int soons;                  /* how many of g->soon are fetched instead, */
+    const void *const *soon;    /* a tile's part of one of them, */
+    ptrdiff_t soon_turn, tile;  /* so many elements; tiles so far */
 } FN(errands);
 
 INLINE FN(errands) FN(no_errands)(void) {
     FN(errands) e;
     e.next.copy = NULL;
     e.ahead = NULL;
-    e.fetch_c = 0;
+    e.fetch_c = e.soons = 0;
     return e;
 }
 
@@ -116,7 +119,11 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
         t->fetch = 2 * e->next.a_rs;
         e->copied += 2;
     }
-    if (e->ahead) {
+    if (e->soons) {
+        t->ahead = (const REAL *)e->soon[e->tile % e->soons] + e->tile / e->soons * e->soon_turn;
+        t->ahead_step = FN(ceil_div)(e->soon_turn, t->k);
+        e->tile++;
+    } else if (e->ahead) {
         t->ahead = e->ahead;
         t->ahead_step = e->ahead_step;
         t->ahead_shift = e->ahead_shift;
@@ -267,6 +274,15 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     }
 }
 
+/* What the caller wants soon, in equal parts for all tiles, one of the arrays each. */
+static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
+    const ptrdiff_t tiles = strips * FN(ceil_div)(g->n, NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
+    while (e->soons < 3 && g->soon[e->soons]) e->soons++;
+    e->soon = g->soon;
+    e->soon_turn = FN(ceil_div)(n * e->soons, tiles);
+    e->tile = 0;
+}
+
 /* What the first strip fetches of a B that only the outer caches hold: the rows that come soon; or, where
  * these would push each other out of the few sets of L1 in which they meet, the columns of the next tile. */
 static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
@@ -280,6 +296,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
     FN(errands) errands = FN(no_errands)();
+    if (g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k) FN(look_soon)(g, strips, &errands);
     errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {

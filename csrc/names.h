@@ -16,6 +16,7 @@
 #undef vneg_if
 #undef vfma
 #undef vsqrt
+#undef vdiv
 #undef vgt
 #undef vge
 #undef vlt
@@ -64,6 +65,7 @@
 #define vneg_if FN(vneg_if)
 #define vfma FN(vfma)
 #define vsqrt FN(vsqrt)
+#define vdiv FN(vdiv)
 #define vgt FN(vgt)
 #define vge FN(vge)
 #define vlt FN(vlt)

@@ -47,7 +47,7 @@ INLINE void FN(adam_step)(const FN(adam_constants) *c, ptrdiff_t left, REAL *w, 
     const vec gv = vfma(c->coupled, old, FN(row_load)(g, left));
     const vec mv = vfma(c->beta1, FN(row_load)(m, left), c->rest1 * gv);
     const vec sv = vfma(c->beta2, FN(row_load)(s, left), c->rest2 * (gv * gv));
-    const vec update = c->step * mv / vfma(vsqrt(sv), c->root, c->eps);
+    const vec update = vdiv(c->step * mv, vfma(vsqrt(sv), c->root, c->eps));
     FN(row_store)(m, left, mv);
     FN(row_store)(s, left, sv);
     FN(row_store)(w, left, vfma(c->decoupled, old, old) - update);
@@ -83,7 +83,7 @@ INLINE void FN(rmsprop_step)(int momentum, const FN(rmsprop_constants) *c, ptrdi
     const vec old = FN(row_load)(w, left);
     const vec gv = vfma(c->weight_decay, old, FN(row_load)(g, left));
     const vec sv = vfma(c->alpha, FN(row_load)(s, left), c->rest * (gv * gv));
-    vec update = gv / (vsqrt(sv) + c->eps);
+    vec update = vdiv(gv, vsqrt(sv) + c->eps);
     FN(row_store)(s, left, sv);
     if (momentum) {
         update = vfma(c->momentum, FN(row_load)(v, left), update);

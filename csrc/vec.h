@@ -10,6 +10,7 @@
  *   vload_t, vstore_t     only those lanes are read (others 0) or written
  *   vfma(a, b, c)         a b + c, one rounding where the hardware has it
  *   vsqrt(a)              correctly rounded
+ *   vdiv(a, b)            a / b, or for float32 with AVX-512 what is that but once in billions
  *   vgt vge vlt veq       masks; false where a lane is NaN
  *   vsel(m, a, b)         m ? a : b               vmax(a, b)  a > b ? a : b
  *   vabs, vneg_if(v, s)   clear the sign; flip v's sign where s has one
@@ -62,6 +63,11 @@ INLINE vf64 vsqrt_f64(vf64 a) {
     UNROLL for (int i = 0; i < VEC_BYTES / 8; i++) a[i] = __builtin_sqrt(a[i]);
     return a;
 }
+#endif
+
+#ifndef HAVE_DIV
+INLINE vf32 vdiv_f32(vf32 a, vf32 b) { return a / b; }
+INLINE vf64 vdiv_f64(vf64 a, vf64 b) { return a / b; }
 #endif
 
 #ifndef HAVE_MASK

@@ -107,6 +107,8 @@ static void shape(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_
         fill(p->k, saved, m, n, pad, integers);
         g->saved = saved;
     }
+    g->soon[0] = g->c, g->soon[1] = a; /* fetched, whatever there is; the second one's end is past a guard */
+    g->soon_bytes = (size_t)(m * n) * size;
 }
 
 static void run(const problem *p, fnn_gemm *g) {

@@ -133,6 +133,34 @@ static void check_positions(const fnn_kernels *k) {
     }
 }
 
+/* Updates divide as C does, also by what has no reciprocal and no remainder: rmsprop with rates that leave
+ * w = 0 - g / (sqrt(b^2) + 0). Quotients of ordinary numbers round alike but for one in billions. */
+static void check_division(const fnn_kernels *k) {
+    static const double special[] = {0, -0.0, 1, -3, 1e-30, -1e30, 0x1p126, 0x1p-126, 0x1p-140, INFINITY, NAN};
+    enum { S = sizeof special / sizeof special[0], N = S * S + 1000 };
+    void *w = check_alloc(k, N), *g = check_alloc(k, N), *s = check_alloc(k, N);
+    double expected[N];
+    for (int i = 0; i < N; i++) {
+        double a = check_uniform(), b = fabs(check_uniform());
+        if (i < S * S) {
+            a = special[i % S], b = fabs(special[i / S]);
+            if (fabs(a) > 1e15) a = 7; /* g^2, which goes into s with factor 0, must be finite */
+            if (k->dtype == FNN_F32 && (b < 0x1p-60 || b > 0x1p60)) b = b > 1 ? INFINITY : 0; /* so must b^2 */
+        }
+        check_set(k, g, i, a);
+        check_set(k, w, i, b);
+        a = check_get(k, g, i), b = check_get(k, w, i);
+        check_set(k, s, i, b * b);
+        check_set(k, w, i, 0);
+        expected[i] = k->dtype == FNN_F32 ? (float)a / sqrtf((float)check_get(k, s, i)) : a / sqrt(b * b);
+    }
+    k->rmsprop(N, w, g, s, NULL, 1, 1, 0, 0, 0);
+    for (int i = 0; i < N; i++) {
+        const double got = -check_get(k, w, i), e = expected[i];
+        check_that(got == e || (got != got && e != e), "division %d: %.17g, expected %.17g", i, got, e);
+    }
+}
+
 int check_optimizers(const fnn_kernels *k) {
     const ptrdiff_t v = k->lanes, sizes[] = {0, 1, v - 1, v, v + 1, 2 * v, 4 * v + 3, 8 * v + 1};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -148,5 +176,6 @@ int check_optimizers(const fnn_kernels *k) {
         }
     }
     check_positions(k);
+    check_division(k);
     return check_failures();
 }

@@ -53,6 +53,8 @@ cdef extern from "fastnn.h" nogil:
         const void *saved
         Py_ssize_t lds
         void *work
+        const void *soon[3]
+        size_t soon_bytes
 
     ctypedef struct fnn_stream:
         uint64_t seed, stream

@@ -18,6 +18,9 @@ cdef struct Op:
     bint from_input           # f' is computed from the pre-activation, which is kept
 
 cdef enum:
+    NEAR = 1 << 18  # bytes that stay near a core while an update passes over as many
+
+cdef enum:
     SAME        # of the model's dtype, read in place where the rows are in order
     FLOAT32
     FLOAT64
@@ -39,6 +42,7 @@ cdef struct Net:
     const char *parameters
     char *gradients
     size_t gemm_bytes               # work of one thread
+    size_t near_bytes               # after it in training: gradients that wait for their update
 
 cdef struct Inference:
     Net net

@@ -14,8 +14,6 @@ from fastnn._core.losses cimport loss_rows
 from fastnn._core.threads cimport team_barrier, team_share
 from fastnn._core.updates cimport update_range
 
-cdef Py_ssize_t NEAR = 1 << 18     # bytes that stay near a core while an update passes over as many
-
 
 cdef void split(Py_ssize_t m, Py_ssize_t n, Py_ssize_t nr, int member, int team, Py_ssize_t *r0,
                 Py_ssize_t *r1, Py_ssize_t *c0, Py_ssize_t *c1) noexcept nogil:
@@ -223,7 +221,7 @@ cdef void mark_units(const Training *t, Py_ssize_t i, int member, int team) noex
 cdef void forward_pass(const Training *t, int member, int team) noexcept nogil:
     cdef const Net *net = &t.net
     cdef Py_ssize_t r0, r1, i
-    cdef char *work = t.work + member * net.gemm_bytes
+    cdef char *work = t.work + member * (net.gemm_bytes + net.near_bytes)
     if not in_place(net, &t.x):
         team_share(t.m, 1, member, team, &r0, &r1)
         read_rows(net, &t.x, r0, r1, t.input + r0 * net.n_in * net.K.itemsize)
@@ -267,34 +265,37 @@ cdef const char *saved_of(const Training *t, Py_ssize_t i) noexcept nogil:
     return <const char *>t.inputs[i] if op.kind == LINEAR else input_of(t, i)
 
 
-cdef void update_block(const Training *t, const Op *op, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t c0,
-                       Py_ssize_t c1) noexcept nogil:
-    """The optimizer's update of rows r0:r1 and columns c0:c1 of a weight buffer."""
+cdef void update_block(const Training *t, const Op *op, const char *g, Py_ssize_t ldg, Py_ssize_t r0,
+                       Py_ssize_t r1, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """The optimizer's update of rows r0:r1 and columns c0:c1 of a weight buffer from their gradients g."""
     cdef Py_ssize_t r, at, n = op.n_out
-    if c1 - c0 == n:
+    if c1 - c0 == n == ldg:
         at = op.weight + r0 * n
-        update_range(t.net.K, t.rule, at, at + (r1 - r0) * n)
+        update_range(t.net.K, t.rule, g, at, at + (r1 - r0) * n)
         return
     for r in range(r0, r1):
         at = op.weight + r * n
-        update_range(t.net.K, t.rule, at + c0, at + c1)
+        update_range(t.net.K, t.rule, g + (r - r0) * ldg * t.net.K.itemsize, at + c0, at + c1)
 
 
 cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *work, int member,
                        int team) noexcept nogil:
     """This member's part of dW = x^T dz and db = column sums of dz, and of their update if one is due.
 
-    Some rows of dW at a time, which are still near the core when the update reads them, as long as
-    dz is near it too.
+    As long as dz is near the core, some rows of dW at a time, to a buffer from which the update takes
+    them; meanwhile the parameters and the state that it works on come nearer.
     """
     cdef const Net *net = &t.net
     cdef const Op *op = &net.ops[i]
-    cdef Py_ssize_t r, r0, r1, c0, c1, rows, size = net.K.itemsize
+    cdef Py_ssize_t r, r0, r1, c0, c1, rows, at, size = net.K.itemsize
     cdef fnn_gemm g
+    cdef bint near
     split(op.n_in, op.n_out, net.K.gemm_nr, member, team, &r0, &r1, &c0, &c1)
     rows = r1 - r0
-    if t.rule and t.m * (c1 - c0) * size <= NEAR:
-        rows = max(1, NEAR // (max(1, c1 - c0) * size * net.K.gemm_mr)) * net.K.gemm_mr
+    near = t.rule != NULL and t.m * (c1 - c0) * size <= NEAR
+    if near:
+        rows = max(1, <Py_ssize_t>net.near_bytes // (max(1, c1 - c0) * size * net.K.gemm_mr))
+        rows *= net.K.gemm_mr
     r = r0
     while r < r1 and c0 < c1:
         rows = min(rows, r1 - r)
@@ -305,16 +306,25 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
         g.c, g.ldc = net.gradients + (op.weight + r * op.n_out + c0) * size, op.n_out
         g.act = FNN_IDENTITY
         g.work = work
+        if near:
+            g.c, g.ldc = work + net.gemm_bytes, g.n
+            if g.n == op.n_out:
+                at = (op.weight + r * op.n_out) * size
+                g.soon_bytes = rows * g.n * size
+                g.soon[0] = t.rule.w + at
+                g.soon[1] = t.rule.first + at if t.rule.first else NULL
+                g.soon[2] = t.rule.second + at if t.rule.second else NULL
         net.K.gemm(&g)
         if t.rule:
-            update_block(t, op, r, r + rows, c0, c1)
+            update_block(t, op, <const char *>g.c, g.ldc, r, r + rows, c0, c1)
         r += rows
     if op.bias >= 0:
         team_share(op.n_out, 16, member, team, &c0, &c1)
         net.K.column_sums(t.m, c1 - c0, dz + c0 * size, op.n_out,
                           net.gradients + (op.bias + c0) * size)
         if t.rule:
-            update_range(net.K, t.rule, op.bias + c0, op.bias + c1)
+            update_range(net.K, t.rule, net.gradients + (op.bias + c0) * size, op.bias + c0,
+                         op.bias + c1)
 
 
 cdef void grad_input(const Training *t, Py_ssize_t i, const char *dz, char *dx, char *work,
@@ -359,7 +369,7 @@ cdef void backward_pass(const Training *t, int member, int team) noexcept nogil:
     cdef bint done = False   # the gradient already has f' of operation i
     cdef char *dy
     cdef char *dx
-    cdef char *work = t.work + member * net.gemm_bytes
+    cdef char *work = t.work + member * (net.gemm_bytes + net.near_bytes)
     for i in range(net.n_ops - 1, -1, -1):
         op = &net.ops[i]
         dy = t.grads[now]

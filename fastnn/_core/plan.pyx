@@ -24,7 +24,7 @@ from fastnn._core.csrc cimport (
 )
 from fastnn._core.kernels cimport kernels
 from fastnn._core.passes cimport (
-    ACT, DROPOUT, FLOAT32, FLOAT64, LINEAR, SAME, SOFTMAX, UINT8, Inference, backward_task,
+    ACT, DROPOUT, FLOAT32, FLOAT64, LINEAR, NEAR, SAME, SOFTMAX, UINT8, Inference, backward_task,
     forward_task, inference_task, training_output,
 )
 from fastnn._core.pointwise cimport act_of
@@ -132,7 +132,7 @@ cdef class Plan:
         net.n_ops = self.n_inference_ops if inference else self.n_ops
         net.n_in, net.n_out, net.width = self.n_in, self.n_out, self.width
         net.parameters, net.gradients = self.w, self.g
-        net.gemm_bytes = 0
+        net.gemm_bytes = net.near_bytes = 0
         return net
 
     cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil:
@@ -312,6 +312,7 @@ cdef class Plan:
             widest = max(widest, net.ops[i].n_out)
         self.layout = None
         net.gemm_bytes = self.gemm_bytes(&net, m, True)
+        net.near_bytes = max(<size_t>NEAR // 2, aligned(net.K.gemm_mr * widest * itemsize))
         # Once to add up the sizes, once to hand out the addresses.
         for keep in range(2):
             if keep:
@@ -329,7 +330,7 @@ cdef class Plan:
                     self.pointers[net.n_ops + i] = self.training_memory.data + at
                     at += aligned(m * net.ops[i].n_out * itemsize)
             t.work = self.training_memory.data + at
-            at += team * net.gemm_bytes
+            at += team * (net.gemm_bytes + net.near_bytes)
             t.row_loss = <double *>(self.training_memory.data + at)
             at += aligned(m * sizeof(double))
             t.guesses = <int64_t *>(self.training_memory.data + at)

@@ -13,7 +13,7 @@ cdef struct Rule:
 
 # Counts the update and prepares what depends on the count; then every range once.
 cdef void begin_update(Rule *rule) noexcept nogil
-cdef void update_range(const fnn_kernels *K, const Rule *rule, Py_ssize_t begin,
+cdef void update_range(const fnn_kernels *K, const Rule *rule, const char *g, Py_ssize_t begin,
                        Py_ssize_t end) noexcept nogil
 
 cdef class Update:

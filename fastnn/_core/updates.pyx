@@ -22,11 +22,10 @@ cdef void begin_update(Rule *rule) noexcept nogil:
     rule.bias2 = 1.0 - pow(rule.beta2, <double>rule.t)
 
 
-cdef void update_range(const fnn_kernels *K, const Rule *rule, Py_ssize_t begin,
+cdef void update_range(const fnn_kernels *K, const Rule *rule, const char *g, Py_ssize_t begin,
                        Py_ssize_t end) noexcept nogil:
     cdef Py_ssize_t at = begin * K.itemsize, n = end - begin
     cdef char *w = rule.w + at
-    cdef const char *g = rule.g + at
     cdef char *first = rule.first + at if rule.first else NULL
     cdef char *second = rule.second + at if rule.second else NULL
     if n <= 0:
@@ -44,9 +43,10 @@ cdef void update_range(const fnn_kernels *K, const Rule *rule, Py_ssize_t begin,
 
 cdef void update_task(void *context, int member, int team) noexcept nogil:
     cdef Rule *rule = <Rule *>context
+    cdef const fnn_kernels *K = kernels(<fnn_dtype>rule.dtype)
     cdef Py_ssize_t begin, end
     team_share(rule.n, 1024, member, team, &begin, &end)
-    update_range(kernels(<fnn_dtype>rule.dtype), rule, begin, end)
+    update_range(K, rule, rule.g + begin * K.itemsize, begin, end)
 
 
 cdef class Update:

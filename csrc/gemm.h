@@ -158,10 +158,12 @@ INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
  * NR columns and the next. Where b_copy is set, B is copied there on the way. */
 static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t mr, ptrdiff_t n,
                                                 int rows, ptrdiff_t panel, FN(errands) *errands) {
-    const ptrdiff_t rest = n % VL, vectors = n / VL + (GEMM_MASKED_FREE && rest), full = n / NR;
+    const ptrdiff_t rest = n % VL, full = n / NR;
+    const int masks = GEMM_MASKED_FREE && rest, alone = masks && !GEMM_MASKED_IN(mr, GEMM_NV);
+    const ptrdiff_t vectors = n / VL + (masks && !alone);
     const int by_panels = !rows || first->b_copy || panel > NR;
-    const ptrdiff_t parts = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
-    const ptrdiff_t each = parts ? vectors / parts : 0, more = vectors - each * parts;
+    const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
+    const ptrdiff_t each = wide ? vectors / wide : 0, more = vectors - each * wide, parts = wide + alone;
     const int advance = first->start != FN(zeros);
     REAL sink[2];
     FN(tile) t = *first;
@@ -169,8 +171,8 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
         FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {
-        const ptrdiff_t nv = each + (i < more);
-        if (GEMM_MASKED_FREE && rest && i == parts - 1) t.tail = vtail_make(rest);
+        const ptrdiff_t nv = i < wide ? each + (i < more) : 1;
+        if (masks && i == parts - 1) t.tail = vtail_make(rest);
         FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
         if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {

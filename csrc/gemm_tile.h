@@ -40,6 +40,9 @@ typedef struct {
 #ifndef GEMM_COPIES
 #define GEMM_COPIES 0
 #endif
+/* Which tiles mask their last vector. A masked load takes some CPUs a slot of the units for arithmetic, so where
+ * tiles are tall those of full width do not. */
+#define GEMM_MASKED_IN(mr, nv) (GEMM_MASKED_FREE && ((mr) <= GEMM_MR / 2 || (nv) == 1))
 #define GEMM_COPIES_IN(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
 
 /* Rows of B that a "packs" tile fetches ahead, from as far as memory. */
@@ -94,9 +97,13 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
                           const int masked, const int packs) {
-    const ptrdiff_t a_rs = rows ? t->a_rs : 1, a_cs = rows ? 1 : t->a_cs;
+    const ptrdiff_t a_cs = rows ? 1 : t->a_cs;
+    /* Any of 15 rows is a base register and a multiple of a stride that addressing knows. */
+    ptrdiff_t step = (rows ? t->a_rs : 1) * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
+    const char *a[3] = {(const char *)t->a, (const char *)t->a + 5 * step, (const char *)t->a + 10 * step};
+    if (rows) __asm__("" : "+r"(step), "+r"(step_3));
     const ptrdiff_t ldb = t->ldb, ldc = t->ldc, start_ld = t->start_ld;
-    const REAL *a = t->a, *b = t->b, *const start = t->start;
+    const REAL *b = t->b, *const start = t->start;
     REAL *const c = t->c;
     const vtail tail = t->tail;
     const int copies = !rows && GEMM_COPIES_IN(mr, nv);
@@ -105,7 +112,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     REAL *to = t->to, *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
     const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? nv * VL : t->b_ahead;
-    const int ahead_shift = t->ahead_shift;
+    const int ahead_shift = GEMM_MR > 8 ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
@@ -115,6 +122,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
 
     for (ptrdiff_t p = t->k; p > 0; p--) {
         vec w[GEMM_NV_MAX];
+        if (rows) UNROLL for (int i = 0; i < mr; i += 5) __asm__("" : "+r"(a[i / 5]));
         UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
         if (packs) {
             UNROLL for (int j = 0; j < nv; j++) {
@@ -124,7 +132,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             b_copy += nv * VL;
         }
         UNROLL for (int i = 0; i < mr; i++) {
-            const vec x = vset1(a[i * a_rs]);
+            const vec x = vset1(*(const REAL *)(a[i / 5] + (i % 5 == 3 ? step_3 : i % 5 * step)));
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
         if (fetches) {
@@ -142,7 +150,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             from_2 += from_step;
             to += to_step;
         }
-        a += a_cs;
+        UNROLL for (int i = 0; i < mr; i += 5) a[i / 5] += a_cs * (ptrdiff_t)sizeof(REAL);
         b += ldb;
     }
 #undef TILE_LOAD
@@ -167,11 +175,11 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
 
 #define TILE_ROWS(mr, nv)                                                                      \
     static void FN(rows_##mr##x##nv)(const FN(tile) *t) {                                      \
-        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_FREE, 0);                                         \
+        FN(tile_body)(t, mr, nv, 1, GEMM_MASKED_IN(mr, nv), 0);                                   \
     }
 #define TILE_COLS(mr, nv)                                                                      \
     static void FN(cols_##mr##x##nv)(const FN(tile) *t) {                                      \
-        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_FREE, 0);                                         \
+        FN(tile_body)(t, mr, nv, 0, GEMM_MASKED_IN(mr, nv), 0);                                   \
     }
 #define TILE_PACKS(mr)                                                                         \
     static void FN(packs_##mr)(const FN(tile) *t) {                                            \

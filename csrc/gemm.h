@@ -25,31 +25,31 @@
 
 /* LARGE: bytes of B above which it comes in blocks. BLOCK: bytes of such a block, which stays in L2 while
  * the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
- * bytes of a block for each column, so that a strip of A stays in L1. WORTH: rows of A that pay for
- * copying a block. APART: bytes between the rows of B from which they meet in few sets of L1 and few
- * pages; APART_LARGE: bytes above which such a B is copied, 48 rows of A being enough. CPUs of 16
- * registers tend to have less L2. */
+ * bytes of a block for each column, so that a strip of A stays in L1. PACKED: bytes above which blocks are
+ * copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B from which they meet in few
+ * sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. CPUs of 16 registers tend to
+ * have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
 #define GEMM_BLOCK_MOST GEMM_BLOCK
 #define GEMM_DEPTH 1536
-#define GEMM_WORTH 192
+#define GEMM_PACKED (3 << 20)
+#define GEMM_WORTH 128
 #define GEMM_APART 3584
-#define GEMM_APART_LARGE GEMM_LARGE
+#define GEMM_APART_PACKED GEMM_LARGE
 #define GEMM_PANELS 0 /* not measured; where tiles mask or copy, `tail` and a "packs" that reads rows are missing */
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
 #define GEMM_BLOCK_MOST (256 << 10)
 #define GEMM_DEPTH 1024
+#define GEMM_PACKED GEMM_LARGE
 #define GEMM_WORTH 24
 #define GEMM_APART 1920
-#define GEMM_APART_LARGE (32 << 10)
+#define GEMM_APART_PACKED (32 << 10)
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
-/* Bytes of B above which 48 rows of A are enough too. */
-#define GEMM_HUGE (3 << 20)
 
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
@@ -203,15 +203,16 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const int apart = g->b_rs * size >= GEMM_APART;
-    const ptrdiff_t worth = (apart || bytes > GEMM_HUGE) && GEMM_WORTH > 48 ? 48 : GEMM_WORTH;
+    const ptrdiff_t packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
-    s.packs_b = g->b_cs != 1 || (bytes > (apart ? GEMM_APART_LARGE : GEMM_LARGE) && g->m >= worth);
+    s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
     if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
         const ptrdiff_t block = g->a_cs == 1 ? GEMM_BLOCK : GEMM_BLOCK_MOST;
-        /* Rows a page apart (in smaller caches half of one) meet in few of L2's sets, whose ways hold 256. */
-        const int meet = !s.packs_b && g->b_rs * size % (GEMM_MR > 8 ? 4096 : 2048) == 0;
-        const ptrdiff_t most = meet && g->m > GEMM_MR ? 128 : KC;
+        /* Rows a page apart (in smaller caches half of one) meet in few of L2's sets, whose ways hold 256 of
+         * them; 128 of rows four pages apart. */
+        const ptrdiff_t page = GEMM_MR > 8 ? 4096 : 2048, row = g->b_rs * size;
+        const int meet = !s.packs_b && g->m > GEMM_MR && row % page == 0;
+        const ptrdiff_t most = !meet ? KC : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
         s.nc = FN(least)(FN(round_up)(g->n, NR), block / (s.kc * size) / NR * NR);
     }

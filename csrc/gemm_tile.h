@@ -28,8 +28,10 @@ typedef struct {
     const REAL *ahead;
     ptrdiff_t ahead_step; /* on for each step of k; in tiles that read rows of A, for 2^ahead_shift steps */
     int ahead_shift;
-    int fetches;       /* whether tiles that read rows of A fetch anything: with 16 registers it costs */
-    ptrdiff_t b_ahead; /* what they fetch of B: so many elements on */
+    /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything, and what of B, so
+     * many elements on. With 32 registers tiles of more than 4 rows fetch the row of B that is 8 on. */
+    int fetches;
+    ptrdiff_t b_ahead;
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -111,7 +113,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
     REAL *to = t->to, *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
-    const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? nv * VL : t->b_ahead;
+    const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? 8 * ldb : t->b_ahead;
     const int ahead_shift = GEMM_MR > 8 ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
     vec acc[GEMM_MR][GEMM_NV_MAX];
@@ -136,10 +138,12 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
         }
         if (fetches) {
-            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL, 0, 2);
+            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
+                __builtin_prefetch(b + b_ahead + j * VL, 0, GEMM_MR > 8 ? 3 : 2);
             __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
         if (copies) {
+            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL);
             memcpy(to, from, sizeof(REAL)); /* as integers: the vector units have no time for it */
             memcpy(to + 1, from_2, sizeof(REAL));
             __builtin_prefetch(ahead, 0, 2);

@@ -349,7 +349,7 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->ldb = g->b_rs;
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
     if (s->packs_b) b->b_copy = g->work;
-    if (GEMM_COPIES && !s->packs_b) return;
+    if (GEMM_COPIES && !s->packs_b && g->m <= 2 * GEMM_MR) return;
     b->next_ld = g->b_rs;
     const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
     const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);

@@ -176,6 +176,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
         FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
         if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {
+            assert(FN(packs_tiles)[mr - 1]);
             FN(packs_tiles)[mr - 1](&t);
             t.b_copy += t.k * NR;
         } else {

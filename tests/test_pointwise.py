@@ -272,3 +272,16 @@ def test_softmax_refusals():
         pointwise.softmax_grad(np.ones((2, 3)), np.ones((3, 2)))
     with pytest.raises(TypeError, match=r"^grad: expected dtype float64 as y has, got float32"):
         pointwise.softmax_grad(np.ones((2, 3)), np.ones((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 128, 129, 1000, 5001])
+def test_sums_are_finite_only_if_all_numbers_are(isa, n_threads, dtype, n, rng):
+    x = rng.standard_normal(n).astype(dtype)
+    assert pointwise.sums_are_finite(x)
+    for value in (np.nan, np.inf, -np.inf):
+        for at in {0, n // 2, n - 1}:
+            y = x.copy()
+            y[at] = value
+            assert not pointwise.sums_are_finite(y), (value, at)
+    # No proof of the contrary: what is finite may have sums that are not.
+    assert not pointwise.sums_are_finite(np.full(5000, np.finfo(dtype).max, dtype))

@@ -6,9 +6,10 @@ Everything here is one pass over packed memory: the arrays are checked by arrays
 
 import numpy as np
 
+from libc.math cimport isfinite
 from fastnn._core.arrays cimport PACKED, View, as_slope, dtype_of, memory_of, take, take_out
 from fastnn._core.csrc cimport (
-    FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_RELU, FNN_SIGMOID, FNN_SILU, FNN_TANH, fnn_act,
+    FNN_F32, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_RELU, FNN_SIGMOID, FNN_SILU, FNN_TANH, fnn_act,
     fnn_dtype, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
@@ -232,3 +233,37 @@ cdef int check_rows(const View *view, object array) except -1:
     if view.ndim != 1 and view.ndim != 2:
         raise ValueError(f"x: expected shape (m, n) or (n,), got {array.shape}")
     return 0
+
+
+# Numbers of one thread's share, added up in as many columns as the kernel has lanes under way.
+cdef struct Sums:
+    const fnn_kernels *K
+    Py_ssize_t count
+    const char *data
+    bint finite
+
+
+cdef void sums_task(void *context, int member, int team) noexcept nogil:
+    cdef Sums *s = <Sums *>context
+    cdef Py_ssize_t begin, end, i, width = 8 * s.K.lanes, rest = s.count % width
+    cdef double[128] room    # at most 8 vectors of 64 bytes, twice
+    cdef char *sums = <char *>room
+    cdef Py_ssize_t bytes = width * s.K.itemsize
+    team_share(s.count // width, 1, member, team, &begin, &end)
+    s.K.column_sums(end - begin, width, s.data + begin * bytes, width, sums)
+    rest = rest if member == team - 1 else 0
+    s.K.column_sums(1, rest, s.data + s.count // width * bytes, rest, sums + bytes)
+    for i in range(width + rest):
+        if not isfinite((<float *>sums)[i] if s.K.dtype == FNN_F32 else (<double *>sums)[i]):
+            s.finite = False
+
+
+def sums_are_finite(array):
+    """Whether some sums of all numbers of a packed float array are finite; then all of these are."""
+    cdef View view
+    cdef Sums s
+    kept = take(array, "array", PACKED, &view)
+    s.K, s.count, s.data, s.finite = kernels(<fnn_dtype>view.dtype), view.size, view.data, True
+    with nogil:
+        run_team(sums_task, &s, team_size(0.1 * s.count))
+    return s.finite

@@ -1,7 +1,8 @@
 /* optimizers.h: one update of n parameters w from their gradients g, elementwise, in one pass over
  * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in
  * float64 before the loop, and each step function serves whole vectors (`left` the constant VL) and
- * the last, masked one. A weight decay of 0 costs a fused multiply-add that memory hides. */
+ * the last, masked one. A weight decay of 0 costs SGD and RMSprop a fused multiply-add that memory
+ * hides; Adam, which has the units for arithmetic busy, does without. */
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
@@ -41,16 +42,24 @@ typedef struct {
     vec beta1, rest1, beta2, rest2, step, root, eps, coupled, decoupled;
 } FN(adam_constants);
 
-INLINE void FN(adam_step)(const FN(adam_constants) *c, ptrdiff_t left, REAL *w, const REAL *g,
+INLINE void FN(adam_step)(int decays, const FN(adam_constants) *c, ptrdiff_t left, REAL *w, const REAL *g,
                           REAL *m, REAL *s) {
-    const vec old = FN(row_load)(w, left);
-    const vec gv = vfma(c->coupled, old, FN(row_load)(g, left));
+    vec old = FN(row_load)(w, left), gv = FN(row_load)(g, left);
+    if (decays) gv = vfma(c->coupled, old, gv);
     const vec mv = vfma(c->beta1, FN(row_load)(m, left), c->rest1 * gv);
     const vec sv = vfma(c->beta2, FN(row_load)(s, left), c->rest2 * (gv * gv));
     const vec update = vdiv(c->step * mv, vfma(vsqrt(sv), c->root, c->eps));
     FN(row_store)(m, left, mv);
     FN(row_store)(s, left, sv);
-    FN(row_store)(w, left, vfma(c->decoupled, old, old) - update);
+    if (decays) old = vfma(c->decoupled, old, old);
+    FN(row_store)(w, left, old - update);
+}
+
+INLINE void FN(adam_loop)(int decays, const FN(adam_constants) *c, ptrdiff_t n, REAL *w, const REAL *g,
+                          REAL *m, REAL *s) {
+    ptrdiff_t i = 0;
+    for (; n - i >= VL; i += VL) FN(adam_step)(decays, c, VL, w + i, g + i, m + i, s + i);
+    if (i < n) FN(adam_step)(decays, c, n - i, w + i, g + i, m + i, s + i);
 }
 
 static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, double lr, double beta1,
@@ -67,11 +76,10 @@ static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, doub
         .coupled = vset1((REAL)(decoupled ? 0 : weight_decay)),
         .decoupled = vset1((REAL)(decoupled ? -lr * weight_decay : 0)),
     };
-    REAL *wp = w, *mp = m, *sp = s;
-    const REAL *gp = g;
-    ptrdiff_t i = 0;
-    for (; n - i >= VL; i += VL) FN(adam_step)(&c, VL, wp + i, gp + i, mp + i, sp + i);
-    if (i < n) FN(adam_step)(&c, n - i, wp + i, gp + i, mp + i, sp + i);
+    if (weight_decay == 0)
+        FN(adam_loop)(0, &c, n, w, g, m, s);
+    else
+        FN(adam_loop)(1, &c, n, w, g, m, s);
 }
 
 typedef struct {

@@ -12,7 +12,7 @@
 #define TURN_STEP (16 / (int)sizeof(REAL)) /* elements of it at a time */
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
-#define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead */
+#define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead; with 32 registers none are */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
@@ -163,7 +163,7 @@ static __attribute__((noinline)) void FN(move_rows)(ptrdiff_t rows, ptrdiff_t co
 INLINE ptrdiff_t FN(turn_group)(const fnn_gemm *g, const int m, const int width, ptrdiff_t j) {
     const ptrdiff_t ldb = g->b_cs, n = FN(least)(g->n - j, width * VL);
     const ptrdiff_t whole = n == width * VL ? g->k / TURN_STEP * TURN_STEP : 0;
-    const int far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_FAR;
+    const int far = GEMM_MR <= 8 && g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_FAR;
     /* Rows that share the few ways of one set of L1 move out of it. */
     int moves = far && ldb * (ptrdiff_t)sizeof(REAL) % 4096 == 0;
     const ptrdiff_t run = moves ? TURN_AHEAD : far ? 64 / (ptrdiff_t)sizeof(REAL) : whole, ld = moves ? TURN_LD : ldb;

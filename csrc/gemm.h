@@ -93,9 +93,9 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* rows of B for as many steps: each strip fetches some of them */
     int fetch_c;
-    int soons;                  /* how many of g->soon are fetched instead, */
-    const void *const *soon;    /* a tile's part of one of them, */
-    ptrdiff_t soon_turn, tile;  /* so many elements; tiles so far */
+    int soons, which;           /* how many of g->soon are fetched instead, and whose turn it is: */
+    const void *const *soon;    /* a tile takes soon_turn elements of one of them from soon_at on, */
+    ptrdiff_t soon_turn, soon_at, soon_step; /* soon_step for each step of k */
 } FN(errands);
 
 INLINE FN(errands) FN(no_errands)(void) {
@@ -120,9 +120,12 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
         e->copied += 2;
     }
     if (e->soons) {
-        t->ahead = (const REAL *)e->soon[e->tile % e->soons] + e->tile / e->soons * e->soon_turn;
-        t->ahead_step = FN(ceil_div)(e->soon_turn, t->k);
-        e->tile++;
+        t->ahead = (const REAL *)e->soon[e->which] + e->soon_at;
+        t->ahead_step = e->soon_step;
+        if (++e->which == e->soons) {
+            e->which = 0;
+            e->soon_at += e->soon_turn;
+        }
     } else if (e->ahead) {
         t->ahead = e->ahead;
         t->ahead_step = e->ahead_step;
@@ -284,7 +287,8 @@ static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
     while (e->soons < 3 && g->soon[e->soons]) e->soons++;
     e->soon = g->soon;
     e->soon_turn = FN(ceil_div)(n * e->soons, tiles);
-    e->tile = 0;
+    e->soon_step = FN(ceil_div)(e->soon_turn, g->k);
+    e->soon_at = e->which = 0;
 }
 
 /* What the first strip fetches of a B that only the outer caches hold: the rows that come soon; or, where
@@ -300,7 +304,8 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
     FN(errands) errands = FN(no_errands)();
-    if (g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k) FN(look_soon)(g, strips, &errands);
+    if (g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
+        FN(look_soon)(g, strips, &errands);
     errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {

@@ -72,7 +72,8 @@ typedef struct {
     const void *saved;
     ptrdiff_t lds;
     void *work; /* at least gemm_work(m, n, k, b_cs) bytes, 64-byte aligned; NULL if that is 0 */
-    /* What the caller reads next, `soon_bytes` from each (NULL: none): a product with a_rs = 1 may fetch it. */
+    /* What the caller reads next, `soon_bytes` from each (NULL: none): a product with a_rs = 1 may fetch it, and
+     * then takes C to be near the core already. */
     const void *soon[3];
     size_t soon_bytes;
 } fnn_gemm;

@@ -306,7 +306,8 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(errands) errands = FN(no_errands)();
     if (g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
         FN(look_soon)(g, strips, &errands);
-    errands.fetch_c = b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2;
+    errands.fetch_c =
+        !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
     if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
     for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
         FN(tile) t = FN(first_tile)(g, last);

@@ -16,8 +16,8 @@
  *   turned      for up to four rows and a transposed W, which is turned in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
- * waits in C, which is exact. Thresholds are measured: for 32 registers on CPUs with 1 MiB of L2, for
- * 16 on one with 512 KiB. */
+ * waits in C, which is exact. Thresholds are measured: for 32 registers on CPUs with 1 MiB of L2 and
+ * then, where those were in doubt, on one with 2 MiB; for 16 on one with 512 KiB. */
 #include "gemm_tile.h"
 #include "gemm_common.h"
 #include "gemm_pack.h"
@@ -356,7 +356,8 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->ldb = g->b_rs;
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
     if (s->packs_b) b->b_copy = g->work;
-    if (GEMM_COPIES && !s->packs_b && g->m <= 2 * GEMM_MR) return;
+    const ptrdiff_t bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
+    if (GEMM_COPIES && !s->packs_b && g->m <= 2 * GEMM_MR && bytes <= STREAM_FAR) return;
     b->next_ld = g->b_rs;
     const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
     const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);

@@ -1,5 +1,5 @@
 /* isa_avx512.c: x86-64 with AVX-512 F, BW, DQ, VL: 64-byte vectors, 32 registers. A tile of 14 x 2
- * vectors leaves four for operands; masked loads cost what plain ones do. */
+ * vectors leaves four for operands; masked loads cost little, with some CPUs a slot for arithmetic. */
 #include "fastnn.h"
 
 #if defined(__x86_64__)

@@ -244,7 +244,10 @@ class Sequential:
         return self._views("weight", "bias")
 
     def gradients(self) -> dict[str, Array]:
-        """Views of the gradients that the last `backward` left, named as in `parameters`."""
+        """Views of the gradients that the last `backward` left, named as in `parameters`.
+
+        `fit` leaves none: it keeps most of them nowhere, and others in this memory.
+        """
         return self._views("grad_weight", "grad_bias")
 
     def _views(self, weight: str, bias: str) -> dict[str, Array]:

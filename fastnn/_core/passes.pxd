@@ -61,7 +61,7 @@ cdef struct Training:
     char **outputs                  # of each op, m x n_out
     char **inputs                   # pre-activations, where from_input
     char *grads[3]                  # m x the widest output each
-    char *work                      # gemm work, net.gemm_bytes for each member
+    char *work                      # net.gemm_bytes and net.near_bytes for each member
     uint64_t seed, step             # of the dropout masks
     bint drop
     # a whole step only

@@ -416,11 +416,12 @@ static void FN(transposed)(const fnn_gemm *g) {
     }
 }
 
-/* Turning W costs as much as a few more rows, a vector that the last rows do not fill as many as are
- * missing. What is turned here must stay in L2. */
+/* Turning W costs as much as a few more rows, and with 32 registers a large one as half a vector of them; a
+ * vector that the last rows do not fill costs as many as are missing. What is turned here must stay in L2. */
 INLINE int FN(better_transposed)(const fnn_gemm *g) {
     const ptrdiff_t rows = FN(round_up)(g->m, VL);
-    return g->b_cs != 1 && g->a_cs == 1 && rows <= g->m + 3 && rows <= T_ROWS &&
+    const int large = GEMM_MR > 8 && g->n * g->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE;
+    return g->b_cs != 1 && g->a_cs == 1 && rows <= g->m + (large ? VL / 2 + 4 : 3) && rows <= T_ROWS &&
            rows * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE / 2;
 }
 

@@ -9,6 +9,8 @@
 #define vfma_f64 wide_vfma_f64
 #define vsqrt_f32 wide_vsqrt_f32
 #define vsqrt_f64 wide_vsqrt_f64
+#define vdiv_f32 wide_vdiv_f32
+#define vdiv_f64 wide_vdiv_f64
 #define vabs_f32 wide_vabs_f32
 #define vabs_f64 wide_vabs_f64
 #define vmax_f32 wide_vmax_f32

@@ -91,7 +91,7 @@ typedef struct {
     const REAL *ahead;     /* what is fetched: from the next block of B a line of each row, a tile, or
                             * from the next strip of A, where it is not copied, some elements a step */
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
-    int ahead_shift;       /* rows of B for as many steps: each strip fetches some of them */
+    int ahead_shift;       /* where tiles do not copy, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;
     int soons, which;           /* how many of g->soon are fetched instead, and whose turn it is: */
     const void *const *soon;    /* a tile takes soon_turn elements of one of them from soon_at on, */
@@ -119,7 +119,7 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able, REAL *sink) 
         t->fetch = 2 * e->next.a_rs;
         e->copied += 2;
     }
-    if (e->soons) {
+    if (e->soons && able) {
         t->ahead = (const REAL *)e->soon[e->which] + e->soon_at;
         t->ahead_step = e->soon_step;
         if (++e->which == e->soons) {
@@ -281,9 +281,9 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     }
 }
 
-/* What the caller wants soon, in equal parts for all tiles, one of the arrays each. */
+/* What the caller wants soon, in equal parts for all tiles that copy, one of the arrays each. */
 static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
-    const ptrdiff_t tiles = strips * FN(ceil_div)(g->n, NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
+    const ptrdiff_t tiles = strips * (g->n / NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
     while (e->soons < 3 && g->soon[e->soons]) e->soons++;
     e->soon = g->soon;
     e->soon_turn = FN(ceil_div)(n * e->soons, tiles);
@@ -304,7 +304,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const int last = b.p + b.k >= g->k;
     FN(source) source = FN(source_of)(g, &b, strips, 0);
     FN(errands) errands = FN(no_errands)();
-    if (g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
+    if (GEMM_COPIES && g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
         FN(look_soon)(g, strips, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
@@ -416,8 +416,9 @@ static void FN(transposed)(const fnn_gemm *g) {
     }
 }
 
-/* Turning W costs as much as a few more rows, and with 32 registers a large one as half a vector of them; a
- * vector that the last rows do not fill costs as many as are missing. What is turned here must stay in L2. */
+/* Turning W costs as much as a few more rows, and with 32 registers and a large W as half a vector of them and
+ * four; a vector that the last rows do not fill costs as many as are missing. What is turned here must stay
+ * in L2. */
 INLINE int FN(better_transposed)(const fnn_gemm *g) {
     const ptrdiff_t rows = FN(round_up)(g->m, VL);
     const int large = GEMM_MR > 8 && g->n * g->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE;
@@ -432,10 +433,13 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     _Static_assert(PANEL_DEPTH * NR <= KC * (NR + 2 * GEMM_MR), "a panel fits too");
     const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
+    /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
+    const ptrdiff_t strips = 2 * GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
     if (b_cs == 1 && m <= GEMM_MR) return 0;
-    return (size_t)(transposed > packed ? transposed : packed) * sizeof(REAL);
+    const ptrdiff_t copied = packed > strips ? packed : strips;
+    return (size_t)(transposed > copied ? transposed : copied) * sizeof(REAL);
 }
 
 static void FN(gemm)(const fnn_gemm *g) {

@@ -67,6 +67,7 @@ static void FN(run_panel)(const fnn_gemm *g, const FN(chunk) *s, ptrdiff_t j) {
         } else if (copies && !r) {
             t.b = b;
             t.b_copy = g->work;
+            assert(FN(packs_tiles)[mr - 1]);
             FN(packs_tiles)[mr - 1](&t);
             t.b = g->work;
             t.ldb = NR;

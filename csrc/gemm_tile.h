@@ -26,10 +26,11 @@ typedef struct {
     REAL *to;
     ptrdiff_t from_step, to_step, fetch;
     const REAL *ahead;
-    ptrdiff_t ahead_step; /* on for each step of k; in tiles that read rows of A, for 2^ahead_shift steps */
+    ptrdiff_t ahead_step; /* on for each step of k; where tiles do not copy, for 2^ahead_shift steps */
     int ahead_shift;
     /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything, and what of B, so
-     * many elements on. With 32 registers tiles of more than 4 rows fetch the row of B that is 8 on. */
+     * many elements on. With 32 registers tiles that copy, and those of more than 4 rows that read rows of A,
+     * fetch the row of B that is 8 on. */
     int fetches;
     ptrdiff_t b_ahead;
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
@@ -102,7 +103,8 @@ INLINE vec FN(tile_load)(const REAL *p, int masked, vtail tail) {
 INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const int rows,
                           const int masked, const int packs) {
     const ptrdiff_t a_cs = rows ? 1 : t->a_cs;
-    /* Any of 15 rows is a base register and a multiple of a stride that addressing knows. */
+    /* Any of 15 rows is a base register and 0, 1, 2, 4 times a stride, which x86's addresses add up, or
+     * another one's. */
     ptrdiff_t step = (rows ? t->a_rs : 1) * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
     const char *a[3] = {(const char *)t->a, (const char *)t->a + 5 * step, (const char *)t->a + 10 * step};
     if (rows) __asm__("" : "+r"(step), "+r"(step_3));
@@ -116,7 +118,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     REAL *to = t->to, *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
     const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? 8 * ldb : t->b_ahead;
-    const int ahead_shift = GEMM_MR > 8 ? 0 : t->ahead_shift;
+    const int ahead_shift = GEMM_COPIES ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 

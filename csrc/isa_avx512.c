@@ -33,14 +33,15 @@ INLINE_ISA __m512d vsqrt_f64(__m512d a) { return _mm512_sqrt_pd(a); }
 
 /* The unit for division takes many cycles for 64 bytes. From an estimate of 14 bits one of Newton's steps gives
  * the reciprocal, and the remainder then the quotient (Markstein 1990), rounded as by a division but for
- * one pair in billions. Where an infinity or a 0 on this way leaves a NaN the division is made after all. */
+ * one pair in billions, and for |a| below 2^-110, where the remainder is rounded too; -0 gives 0. A lane in
+ * which an infinity or a 0 on this way leaves a NaN is divided after all. */
 #define HAVE_DIV
 INLINE_ISA __m512 vdiv_f32(__m512 a, __m512 b) {
     __m512 r = _mm512_rcp14_ps(b);
     r = _mm512_fmadd_ps(_mm512_fnmadd_ps(b, r, _mm512_set1_ps(1)), r, r);
     const __m512 q = _mm512_mul_ps(a, r), c = _mm512_fmadd_ps(_mm512_fnmadd_ps(b, q, a), r, q);
-    if (__builtin_expect(_mm512_cmp_ps_mask(c, c, _CMP_UNORD_Q) != 0, 0)) return _mm512_div_ps(a, b);
-    return c;
+    const __mmask16 odd = _mm512_cmp_ps_mask(c, c, _CMP_UNORD_Q);
+    return __builtin_expect(odd != 0, 0) ? _mm512_mask_div_ps(c, odd, a, b) : c;
 }
 INLINE_ISA __m512d vdiv_f64(__m512d a, __m512d b) { return _mm512_div_pd(a, b); }
 

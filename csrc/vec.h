@@ -10,7 +10,7 @@
  *   vload_t, vstore_t     only those lanes are read (others 0) or written
  *   vfma(a, b, c)         a b + c, one rounding where the hardware has it
  *   vsqrt(a)              correctly rounded
- *   vdiv(a, b)            a / b, or for float32 with AVX-512 what is that but once in billions
+ *   vdiv(a, b)            a / b, or for float32 with AVX-512 nearly always that: see there
  *   vgt vge vlt veq       masks; false where a lane is NaN
  *   vsel(m, a, b)         m ? a : b               vmax(a, b)  a > b ? a : b
  *   vabs, vneg_if(v, s)   clear the sign; flip v's sign where s has one

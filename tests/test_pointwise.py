@@ -274,7 +274,7 @@ def test_softmax_refusals():
         pointwise.softmax_grad(np.ones((2, 3)), np.ones((2, 3), np.float32))
 
 
-@pytest.mark.parametrize("n", [1, 2, 63, 128, 129, 1000, 5001])
+@pytest.mark.parametrize("n", [1, 2, 63, 128, 129, 1000, 5001, 200_003])
 def test_sums_are_finite_only_if_all_numbers_are(isa, n_threads, dtype, n, rng):
     x = rng.standard_normal(n).astype(dtype)
     assert pointwise.sums_are_finite(x)

@@ -433,3 +433,15 @@ def test_one_model_is_trained_by_one_thread(data):
 
     fit(model, X, y, epochs=1, callbacks=[callback])
     assert errors == ["this model is being trained in another thread"]
+
+
+@pytest.mark.parametrize("batch", [100, 1024, 2048])
+def test_a_step_of_a_narrow_layer_and_a_deep_batch(isa, dtype, batch, rng):
+    x, y = rng.standard_normal((batch, 100)).astype(dtype), rng.standard_normal((batch, 32))
+    model = fastnn.Sequential(fastnn.Linear(100, 32, dtype=dtype), rng=0)
+    weight = model[0].weight.astype(np.float64)
+    model.fit(x, y, loss="mse", optimizer=fastnn.SGD(lr=0.5), epochs=1, batch_size=batch)
+    grad = 2 * (x.astype(np.float64) @ weight.T - y).T @ x.astype(np.float64) / y.size
+    sizes = 2 * np.abs(x @ weight.T - y).T @ np.abs(x.astype(np.float64)) / y.size
+    tolerance = (batch + 200) * np.finfo(dtype).eps * sizes + 4 * np.finfo(dtype).eps
+    assert (np.abs(model[0].weight - (weight - 0.5 * grad)) <= tolerance).all()

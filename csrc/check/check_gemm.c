@@ -315,6 +315,19 @@ static void check_large(const fnn_kernels *k) {
 }
 
 /* An epilogue is that of `act` or `act_grad` on the bare product, whatever the split. */
+/* dW of a B that is as deep as one may be and not be cut: its strips of A are copied all the same. */
+static void check_deep(const fnn_kernels *k) {
+    const ptrdiff_t m = 49, n = 8 * k->gemm_nr, large = (k->gemm_mr > 8 ? 1024 : 288) << 10;
+    const ptrdiff_t depth = large / (n * k->itemsize);
+    problem p = problem_make(k, (size_t)(depth * (n > m ? n : m) * k->itemsize));
+    shape(&p, DW, m, n, depth, 0, 0, 0, 0);
+    set_guards(&p);
+    run(&p, &p.g);
+    check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));
+    check_block(&p, 3, 5, 0, n);
+    problem_free(&p);
+}
+
 static void check_epilogue(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth,
                            fnn_act act, double slope, int saved) {
     const fnn_kernels *k = p->k;
@@ -482,6 +495,7 @@ int check_gemm(const fnn_kernels *k) {
     else
         check_random(k, 50, 80, 1000, 0);
     check_large(k);
+    check_deep(k);
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 110, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 1, 37, 40);

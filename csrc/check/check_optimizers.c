@@ -134,7 +134,7 @@ static void check_positions(const fnn_kernels *k) {
 }
 
 /* Updates divide as C does, also by what has no reciprocal and no remainder: rmsprop with rates that leave
- * w = 0 - g / (sqrt(b^2) + 0). Quotients of ordinary numbers round alike but for one in billions. */
+ * w = 0 - g / (sqrt(b^2) + 0). AVX-512 rounds alike but for one in billions (isa_avx512.c). */
 static void check_division(const fnn_kernels *k) {
     static const double special[] = {0, -0.0, 1, -3, 1e-30, -1e30, 0x1p126, 0x1p-126, 0x1p-140, INFINITY, NAN};
     enum { S = sizeof special / sizeof special[0], N = S * S + 1000 };

@@ -11,6 +11,8 @@ the busiest thread has the least to do.
 
 import numpy as np
 
+from libc.string cimport memset
+
 from fastnn._core.arrays cimport (
     PACKED, ROWS, ROWS_OR_COLUMNS, Buffer, View, as_slope, dtype_of, memory_of, take, take_out,
 )
@@ -111,12 +113,9 @@ cdef void run_product(const fnn_kernels *K, const Product *p, int member, int te
 
 cdef Product product(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
     cdef Product p
+    memset(&p, 0, sizeof(p))
     p.whole.m, p.whole.n, p.whole.k = m, n, k
-    p.whole.bias = p.whole.saved = NULL
-    p.whole.lds = 0
-    p.whole.act, p.whole.slope = FNN_IDENTITY, 0.0
-    p.whole.ldc = n
-    p.whole.work = NULL
+    p.whole.act, p.whole.ldc = FNN_IDENTITY, n
     p.down = p.across = 1
     return p
 

@@ -283,7 +283,7 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
     """This member's part of dW = x^T dz and db = column sums of dz, and of their update if one is due.
 
     As long as dz is near the core, some rows of dW at a time, to a buffer from which the update takes
-    them; meanwhile the parameters and the state that it works on come nearer.
+    them. Kernels may fetch the parameters and the state that it works on meanwhile.
     """
     cdef const Net *net = &t.net
     cdef const Op *op = &net.ops[i]

@@ -312,7 +312,9 @@ cdef class Plan:
             widest = max(widest, net.ops[i].n_out)
         self.layout = None
         net.gemm_bytes = self.gemm_bytes(&net, m, True)
-        net.near_bytes = max(<size_t>NEAR // 2, aligned(net.K.gemm_mr * widest * itemsize))
+        # Some strips, of which tiles copy one while they do another; at least one.
+        net.near_bytes = aligned(net.K.gemm_mr * widest * itemsize)
+        net.near_bytes = max(net.near_bytes, min(4 * net.near_bytes, <size_t>NEAR), <size_t>NEAR // 2)
         # Once to add up the sizes, once to hand out the addresses.
         for keep in range(2):
             if keep:

@@ -235,7 +235,7 @@ cdef int check_rows(const View *view, object array) except -1:
     return 0
 
 
-# Numbers of one thread's share, added up in as many columns as the kernel has lanes under way.
+# Numbers to be added up, by each thread in as many columns as the kernel has lanes under way.
 cdef struct Sums:
     const fnn_kernels *K
     Py_ssize_t count

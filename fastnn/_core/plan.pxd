@@ -29,6 +29,7 @@ cdef class Plan:
     cdef Net net(self, bint inference) noexcept nogil
     cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil
     cdef double work(self, Py_ssize_t m) noexcept nogil
+    cdef int step_team(self, Py_ssize_t m) noexcept nogil
     cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *
     cdef int check_shape(self, object x) except -1
     cdef tuple shape_of_out(self, const Py_buffer *x, Py_ssize_t m)

@@ -13,7 +13,7 @@ from fastnn._core.kernels cimport kernels
 from fastnn._core.losses cimport Loss, count_right, loss_rows, parse_loss
 from fastnn._core.passes cimport Rows, Training, step_task, training_output
 from fastnn._core.plan cimport Plan
-from fastnn._core.threads cimport run_team, team_size
+from fastnn._core.threads cimport run_team
 from fastnn._core.updates cimport Update, begin_update
 
 cdef Py_ssize_t CHUNK = 1024    # rows of an evaluation at a time
@@ -145,7 +145,7 @@ cdef class Trainer:
         try:
             plan.pending = -1
             # The team of a full batch, so that its size stays the same from step to step.
-            team = team_size(3 * plan.work(self.batch_size))
+            team = plan.step_team(self.batch_size)
             plan.prepare(self.batch_size, team)
             t.m, t.seed, t.step, t.drop = m, self.seed, step, True
             t.loss, t.rule, t.grad_x = &self.loss, &self.update.rule, NULL

@@ -314,7 +314,6 @@ static void check_large(const fnn_kernels *k) {
     problem_free(&p);
 }
 
-/* An epilogue is that of `act` or `act_grad` on the bare product, whatever the split. */
 /* dW of a B that is as deep as one may be and not be cut: its strips of A are copied all the same. */
 static void check_deep(const fnn_kernels *k) {
     const ptrdiff_t m = 49, n = 8 * k->gemm_nr, large = (k->gemm_mr > 8 ? 1024 : 288) << 10;
@@ -328,6 +327,7 @@ static void check_deep(const fnn_kernels *k) {
     problem_free(&p);
 }
 
+/* An epilogue is that of `act` or `act_grad` on the bare product, whatever the split. */
 static void check_epilogue(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth,
                            fnn_act act, double slope, int saved) {
     const fnn_kernels *k = p->k;

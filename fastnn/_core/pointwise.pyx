@@ -259,7 +259,8 @@ cdef void sums_task(void *context, int member, int team) noexcept nogil:
 
 
 def sums_are_finite(array):
-    """Whether some sums of all numbers of a packed float array are finite; then all of these are."""
+    """Whether sums of all numbers of a C-contiguous float32 or float64 array, of any shape, are finite; if
+    so, all of these are. TypeError for another dtype."""
     cdef View view
     cdef Sums s
     kept = take(array, "array", PACKED, &view)

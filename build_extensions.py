@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 import Cython
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -108,7 +109,7 @@ def extension(path: str) -> Extension:
     return Extension(
         f"fastnn._core.{name}",
         [path, *(sorted(glob.glob("csrc/*.c")) if name == "kernels" else [])],
-        include_dirs=["csrc"],
+        include_dirs=["csrc", *([numpy.get_include()] if name == "arrays" else [])],
         depends=["build_extensions.py", *sorted(glob.glob("csrc/*.h"))],
         define_macros=[("FNN_DEBUG", "1")] if DEBUG else [],
         extra_compile_args=COMPILE,

@@ -14,7 +14,7 @@ def missing():
     if sys.maxsize < 2**32 or sys.byteorder != "little":
         machine = "%d-bit, %s-endian" % (64 if sys.maxsize > 2**32 else 32, sys.byteorder)
         return "needs a 64-bit little-endian machine, this Python is " + machine
-    for name, least in (("setuptools", (77, 0, 3)), ("Cython", (3, 1, 0))):
+    for name, least in (("setuptools", (77, 0, 3)), ("Cython", (3, 1, 0)), ("numpy", (2, 0, 0))):
         wanted = "needs %s %s or newer to build" % (name, ".".join(map(str, least)))
         try:
             version = __import__(name).__version__

@@ -1,5 +1,3 @@
-from cpython.buffer cimport Py_buffer
-
 # What a kernel needs to know of an ndarray: float32 or float64 in this machine's byte order, aligned
 # to its elements. One with fewer than two axes is seen as a single row; one with more than two has
 # no rows and is only read where it is packed. Strides are in elements; those of an axis of length 0
@@ -7,10 +5,13 @@ from cpython.buffer cimport Py_buffer
 cdef struct View:
     char *data
     int ndim
-    int dtype                                  # an fnn_dtype
+    int dtype                                  # an fnn_dtype, or BYTES
     bint writable, packed                      # packed: C-contiguous
     Py_ssize_t size, itemsize
     Py_ssize_t rows, columns, row_stride, column_stride
+
+cdef enum:
+    BYTES = 2          # uint8, which only look_packed sees
 
 # Which layouts a kernel reads in place; any other is copied into a packed array.
 cdef enum Layout:
@@ -22,9 +23,8 @@ cdef enum Layout:
 cdef object take(object obj, str name, Layout layout, View *view)
 # What `out` may overlap: the caller's array, or what a foreign object has become.
 cdef object memory_of(object given, object taken)
-# Gets the buffer of a C-contiguous ndarray of float32, float64 or uint8, which the caller releases;
-# False for anything else. The quickest look there is, for calls that take microseconds.
-cdef bint get_packed(object array, Py_buffer *buffer) except -1
+# Looks at a C-contiguous ndarray of float32, float64 or uint8; False for anything else.
+cdef bint look_packed(object array, View *view) noexcept
 # Whether two runs of bytes share none.
 cdef bint apart(const void *one, Py_ssize_t one_bytes, const void *other,
                 Py_ssize_t other_bytes) noexcept

@@ -1,6 +1,5 @@
-from cpython.buffer cimport Py_buffer
 from cpython.pythread cimport PyThread_type_lock
-from fastnn._core.arrays cimport Buffer
+from fastnn._core.arrays cimport Buffer, View
 from fastnn._core.csrc cimport fnn_dtype
 from fastnn._core.passes cimport Net, Op, Rows, Training
 
@@ -30,10 +29,11 @@ cdef class Plan:
     cdef size_t gemm_bytes(self, const Net *net, Py_ssize_t m, bint training) noexcept nogil
     cdef double work(self, Py_ssize_t m) noexcept nogil
     cdef int step_team(self, Py_ssize_t m) noexcept nogil
-    cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *
+    # The array to keep alive while `rows` are read.
+    cdef object take(self, object x, View *view, Rows *rows)
     cdef int check_shape(self, object x) except -1
-    cdef tuple shape_of_out(self, const Py_buffer *x, Py_ssize_t m)
-    cdef int take_out(self, object out, const Py_buffer *x, Py_ssize_t m, Py_buffer *view) except -1
+    cdef tuple shape_of_out(self, const View *x)
+    cdef char *take_out(self, object out, object array, const View *x) except? NULL
     cdef Buffer borrow(self)
     cdef void give_back(self, Buffer buffer) noexcept
     cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1

@@ -8,16 +8,13 @@ thread that trains the same model is refused.
 cimport cython
 import numpy as np
 
-from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
-)
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
 )
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
-from fastnn._core.arrays cimport apart, bytes_of, get_packed
+from fastnn._core.arrays cimport BYTES, apart, bytes_of, look_packed
 from fastnn._core.arrays import as_array, as_real, check_out
 from fastnn._core.csrc cimport (
     FNN_F32, FNN_F64, FNN_GELU, FNN_IDENTITY, FNN_LEAKY_RELU, FNN_SILU, fnn_kernels,
@@ -160,24 +157,21 @@ cdef class Plan:
         AVX-512 784-64-10 by batches of 32 took 84 us on one thread and 104 on two, 784-128-10 144 and 135."""
         return team_size(self.work(m) / 4.0)
 
-    cdef Rows take(self, object x, Py_buffer *view, Py_ssize_t *m) except *:
-        """x as rows that the kernels can read; the caller releases the view."""
-        cdef Rows rows
-        if not get_packed(x, view):
+    cdef object take(self, object x, View *view, Rows *rows):
+        """x as rows that the kernels can read."""
+        if not look_packed(x, view):
             x = as_array(x, "x")
             self.check_shape(x)
             x = np.ascontiguousarray(x) if x.dtype.char == "B" else as_real(x, "x", self.dtype)
-            PyObject_GetBuffer(x, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-        elif view.ndim not in (1, 2) or view.shape[view.ndim - 1] != self.n_in:
-            PyBuffer_Release(view)
+            look_packed(x, view)
+        elif view.ndim not in (1, 2) or view.columns != self.n_in:
             self.check_shape(x)
-        rows.kind = FLOAT32 if view.format[0] == c"f" else FLOAT64 if view.format[0] == c"d" else UINT8
-        if rows.kind == (FLOAT32 if self.kind == FNN_F32 else FLOAT64):
+        rows.kind = UINT8 if view.dtype == BYTES else FLOAT32 if view.dtype == FNN_F32 else FLOAT64
+        if view.dtype == <int>self.kind:
             rows.kind = SAME
-        rows.data, rows.ld, rows.index = <const char *>view.buf, self.n_in, NULL
+        rows.data, rows.ld, rows.index = view.data, self.n_in, NULL
         rows.scale = self.uint8_scale
-        m[0] = view.shape[0] if view.ndim == 2 else 1
-        return rows
+        return x
 
     cdef int check_shape(self, object x) except -1:
         if x.ndim not in (1, 2) or x.shape[x.ndim - 1] != self.n_in:
@@ -185,25 +179,23 @@ cdef class Plan:
                 f"x: expected shape (m, {self.n_in}) or ({self.n_in},), got {x.shape}")
         return 0
 
-    cdef tuple shape_of_out(self, const Py_buffer *x, Py_ssize_t m):
+    cdef tuple shape_of_out(self, const View *x):
         if x.ndim == 2:
-            return (m, self.n_out)
+            return (x.rows, self.n_out)
         return (self.n_out,)
 
-    cdef int take_out(self, object out, const Py_buffer *x, Py_ssize_t m, Py_buffer *view) except -1:
-        """Check that outputs for m rows of x can go to `out`; the caller releases the view."""
-        cdef char code = c"f" if self.kind == FNN_F32 else c"d"
-        if get_packed(out, view):
-            if (view.format[0] == code and not view.readonly and view.ndim == x.ndim
-                    and view.shape[view.ndim - 1] == self.n_out
-                    and (view.ndim == 1 or view.shape[0] == m)
-                    and apart(view.buf, view.len, x.buf, x.len)
-                    and apart(view.buf, view.len, self.w, self.n_parameters * view.itemsize)):
-                return 0
-            PyBuffer_Release(view)
-        check_out(out, "out", self.shape_of_out(x, m), self.dtype, <object>x.obj, self.parameters)
-        PyObject_GetBuffer(out, view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-        return 0
+    cdef char *take_out(self, object out, object array, const View *x) except? NULL:
+        """Check that the outputs for `array`, seen as x, can go to `out`; where its elements are."""
+        cdef View view
+        if (look_packed(out, &view) and view.dtype == <int>self.kind and view.writable
+                and view.ndim == x.ndim and view.columns == self.n_out and view.rows == x.rows
+                and apart(view.data, view.size * view.itemsize, x.data, x.size * x.itemsize)
+                and apart(view.data, view.size * view.itemsize, self.w,
+                          self.n_parameters * view.itemsize)):
+            return view.data
+        check_out(out, "out", self.shape_of_out(x), self.dtype, array, self.parameters)
+        look_packed(np.asarray(out), &view)
+        return view.data
 
     # Linked by hand: a list's memory comes and goes with its length.
     cdef Buffer borrow(self):
@@ -280,19 +272,14 @@ cdef class Plan:
         ------
         ValueError, TypeError : x or out has another shape or dtype than asked for, or they overlap.
         """
-        cdef Py_buffer view, target
-        cdef Py_ssize_t m
-        cdef Rows rows = self.take(x, &view, &m)
-        try:
-            if out is None:
-                out = empty(self.shape_of_out(&view, m), self.dtype)
-            self.take_out(out, &view, m, &target)
-            try:
-                self.infer(&rows, m, <char *>target.buf)
-            finally:
-                PyBuffer_Release(&target)
-        finally:
-            PyBuffer_Release(&view)
+        cdef View view
+        cdef Rows rows
+        cdef char *target
+        array = self.take(x, &view, &rows)
+        if out is None:
+            out = empty(self.shape_of_out(&view), self.dtype)
+        target = self.take_out(out, array, &view)
+        self.infer(&rows, view.rows, target)
         return out
 
     cdef int lock(self) except -1:
@@ -366,37 +353,34 @@ cdef class Plan:
         -------
         ndarray (m, n_out)
         """
-        cdef Py_buffer view
-        cdef Py_ssize_t m
+        cdef View view
         cdef Rows rows
         cdef Training *t = &self.training
+        cdef Py_ssize_t m
         cdef int team
-        rows = self.take(x, &view, &m)
+        array = self.take(x, &view, &rows)
+        m = view.rows
+        if view.ndim != 2:
+            raise ValueError(f"x: expected shape (m, {self.n_in}), got ({self.n_in},)")
+        self.lock()
         try:
-            if view.ndim != 2:
-                raise ValueError(f"x: expected shape (m, {self.n_in}), got ({self.n_in},)")
-            self.lock()
-            try:
-                self.pending = -1
-                team = team_size(self.work(m))
-                self.prepare(m, team)
-                # x may change before backward: keep it.
-                self.training.m = m
-                t.x, t.all_targets, t.all_weights, t.seen = rows, NULL, NULL, NULL
-                t.seed, t.step, t.drop = seed, step, training
-                with nogil:
-                    run_team(forward_task, t, team)
-                out = empty((m, self.n_out), self.dtype)
-                if out.size:
-                    memcpy(bytes_of(out), training_output(t), out.nbytes)
-                if rows.kind == SAME:
-                    memcpy(t.input, rows.data, m * self.n_in * t.net.K.itemsize)
-                t.x.kind, t.x.data = SAME, t.input
-                self.pending = m
-            finally:
-                self.unlock()
+            self.pending = -1
+            team = team_size(self.work(m))
+            self.prepare(m, team)
+            self.training.m = m
+            t.x, t.all_targets, t.all_weights, t.seen = rows, NULL, NULL, NULL
+            t.seed, t.step, t.drop = seed, step, training
+            with nogil:
+                run_team(forward_task, t, team)
+            out = empty((m, self.n_out), self.dtype)
+            if out.size:
+                memcpy(bytes_of(out), training_output(t), out.nbytes)
+            if rows.kind == SAME:    # x may change before backward: keep it
+                memcpy(t.input, rows.data, m * self.n_in * t.net.K.itemsize)
+            t.x.kind, t.x.data = SAME, t.input
+            self.pending = m
         finally:
-            PyBuffer_Release(&view)
+            self.unlock()
         return out
 
     def backward(self, grad, bint want_grad_x=True):

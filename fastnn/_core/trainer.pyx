@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memset
-from fastnn._core.arrays cimport bytes_of
+from fastnn._core.arrays cimport View, bytes_of
 from fastnn._core.csrc cimport FNN_LEAKY_RELU, FNN_RELU, fnn_kernels
 from fastnn._core.kernels cimport kernels
 from fastnn._core.losses cimport Loss, count_right, loss_rows, parse_loss
@@ -45,9 +44,7 @@ cdef class Trainer:
     cdef Update update
     cdef Loss loss
     cdef Rows x
-    cdef Py_buffer view
-    cdef bint has_view
-    cdef Py_ssize_t m, batch_size
+    cdef Py_ssize_t m, batch_size, itemsize    # of x
     cdef const char *targets
     cdef const char *weights
     cdef Py_ssize_t target_bytes
@@ -67,11 +64,12 @@ cdef class Trainer:
     def __cinit__(self, Plan plan, X, targets, weights, tuple loss, Update update,
                   Py_ssize_t batch_size, uint64_t seed, watched=()):
         cdef Py_ssize_t i
+        cdef View view
         self.plan, self.update, self.batch_size, self.seed = plan, update, batch_size, seed
         self.loss = parse_loss(loss)
-        self.x = plan.take(X, &self.view, &self.m)
-        self.has_view = True
-        self.arrays = (targets, weights)
+        array = plan.take(X, &view, &self.x)
+        self.m, self.itemsize = view.rows, view.itemsize
+        self.arrays = (array, targets, weights)
         check_targets(plan, &self.loss, self.m, targets, weights)
         self.targets = bytes_of(targets)
         self.target_bytes = targets.nbytes // self.m if self.m else 0
@@ -91,8 +89,6 @@ cdef class Trainer:
 
     def __dealloc__(self):
         PyMem_Free(self.seen)
-        if self.has_view:
-            PyBuffer_Release(&self.view)
 
     def reset(self):
         """Start adding up again."""
@@ -173,17 +169,16 @@ cdef class Trainer:
             t.targets = t.batch_targets
             t.weights = t.batch_weights if self.weights else NULL
         else:
-            t.x.data += start * self.x.ld * self.view.itemsize
+            t.x.data += start * self.x.ld * self.itemsize
             t.targets = self.targets + start * self.target_bytes
             t.weights = self.weights + start * size if self.weights else NULL
 
     def evaluate(self, X, targets, weights):
         """(loss_sum, correct, rows) of inference on other data, given as to the constructor."""
         cdef Plan plan = self.plan
-        cdef Py_buffer view
+        cdef View view
         cdef Py_ssize_t m, i, rows, at
-        cdef Rows x = plan.take(X, &view, &m)
-        cdef Rows part
+        cdef Rows x, part
         cdef const fnn_kernels *K = kernels(plan.kind)
         cdef char *out
         cdef double *row_loss
@@ -193,32 +188,31 @@ cdef class Trainer:
         cdef const char *t
         cdef const char *w
         cdef Py_ssize_t target_bytes
-        try:
-            check_targets(plan, &self.loss, m, targets, weights)
-            outputs, losses = np.empty((CHUNK, plan.n_out), plan.dtype), np.empty(CHUNK)
-            labels = np.empty(CHUNK, np.int64)
-            out, row_loss = bytes_of(outputs), <double *>bytes_of(losses)
-            guesses = <int64_t *>bytes_of(labels)
-            t = bytes_of(targets)
-            w = bytes_of(weights)
-            target_bytes = targets.nbytes // m if m else 0
-            for at in range(0, m, CHUNK):
-                PyErr_CheckSignals()    # Ctrl-C need not wait for the rest
-                rows = min(CHUNK, m - at)
-                part = x
-                part.data += at * x.ld * view.itemsize
-                plan.infer(&part, rows, out)
-                with nogil:
-                    loss_rows(K, &self.loss, rows, plan.n_out, out, t + at * target_bytes,
-                              w + at * K.itemsize if w else NULL, 1.0, NULL, row_loss)
-                    if self.loss.is_cross_entropy:
-                        K.argmax(rows, plan.n_out, out, plan.n_out, guesses)
-                    for i in range(rows):
-                        loss_sum += row_loss[i]
-                    correct += count_right(K, &self.loss, rows, plan.n_out, out,
-                                           t + at * target_bytes, guesses)
-        finally:
-            PyBuffer_Release(&view)
+        array = plan.take(X, &view, &x)
+        m = view.rows
+        check_targets(plan, &self.loss, m, targets, weights)
+        outputs, losses = np.empty((CHUNK, plan.n_out), plan.dtype), np.empty(CHUNK)
+        labels = np.empty(CHUNK, np.int64)
+        out, row_loss = bytes_of(outputs), <double *>bytes_of(losses)
+        guesses = <int64_t *>bytes_of(labels)
+        t = bytes_of(targets)
+        w = bytes_of(weights)
+        target_bytes = targets.nbytes // m if m else 0
+        for at in range(0, m, CHUNK):
+            PyErr_CheckSignals()    # Ctrl-C need not wait for the rest
+            rows = min(CHUNK, m - at)
+            part = x
+            part.data += at * x.ld * view.itemsize
+            plan.infer(&part, rows, out)
+            with nogil:
+                loss_rows(K, &self.loss, rows, plan.n_out, out, t + at * target_bytes,
+                          w + at * K.itemsize if w else NULL, 1.0, NULL, row_loss)
+                if self.loss.is_cross_entropy:
+                    K.argmax(rows, plan.n_out, out, plan.n_out, guesses)
+                for i in range(rows):
+                    loss_sum += row_loss[i]
+                correct += count_right(K, &self.loss, rows, plan.n_out, out,
+                                       t + at * target_bytes, guesses)
         return loss_sum, correct, m
 
 

@@ -6,7 +6,7 @@ static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t
                               const int64_t *labels, const void *w, double scale, void *grad,
                               ptrdiff_t ldg, double *loss) {
     const REAL *weights = w;
-    const vec one = vset1(1), lowest = vset1(-(REAL)__builtin_inf());
+    const vec one = vset1(1);
     for (ptrdiff_t begin = 0; begin < m; begin += VL) {
         const ptrdiff_t end = m - begin < VL ? m : begin + VL;
         REAL sums[VL], logs[VL];
@@ -20,7 +20,7 @@ static void FN(cross_entropy)(ptrdiff_t m, ptrdiff_t n, const void *z, ptrdiff_t
             const REAL factor = (REAL)(weights ? scale * weights[i] : scale);
             loss[i] = (double)top[0] - zi[label];
             if (n <= VL) { /* the row stays in a register */
-                const vec e = FN(exp_negative)(FN(row_fill)(zi, n, lowest) - top), sum = vsum(e);
+                const vec e = FN(row_power)(zi, n, top), sum = vsum(e);
                 const vec hot = vsel(veq(viota(), vset1((REAL)label)), one, (vec){0});
                 sums[i - begin] = sum[0];
                 if (gi) FN(row_store)(gi, n, (e * (one / sum) - hot) * vset1(factor));

@@ -84,12 +84,16 @@ def fastnn_model(net: Network) -> Iterator[Form]:
     values = itertools.chain.from_iterable(zip(net.W, net.b, strict=True))
     model.load_state_dict(dict(zip(names, values, strict=True)))
     out = np.empty((net.m, net.widths[-1]), net.dtype)
-    yield Form("fastnn", "predict(x, out=)", partial(model.predict, net.x, out=out))
+    yield Form("fastnn", "predict(x, out)", partial(model.predict, net.x, out))
 
 
 def fastnn_linear(net: Network) -> Iterator[Form]:
     out = np.empty((net.m, net.widths[-1]), net.dtype)
-    call = partial(fastnn.linear, net.x, net.W[0], net.b[0], negative_slope=SLOPE, out=out)
+    linear, x, W, b = fastnn.linear, net.x, net.W[0], net.b[0]
+
+    def call() -> Array:
+        return linear(x, W, b, negative_slope=SLOPE, out=out)
+
     yield Form("fastnn", "linear(x, W, b, out=)", call)
 
 

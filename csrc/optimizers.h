@@ -1,7 +1,8 @@
 /* optimizers.h: one update of n parameters w from their gradients g, elementwise, in one pass over
  * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in
  * float64 before the loop, and each step function serves whole vectors (`left` the constant VL) and
- * the last, masked one. A weight decay of 0 costs SGD and RMSprop a fused multiply-add that memory
+ * the last, masked one. Where gradients have become 0 the state shrinks until it is subnormal, and would stay
+ * so: there it counts as 0. A weight decay of 0 costs SGD and RMSprop a fused multiply-add that memory
  * hides; Adam, which has the units for arithmetic busy, does without. */
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
@@ -30,12 +31,14 @@ INLINE void FN(sgd_loop)(int kind, int first, ptrdiff_t n, REAL *w, const REAL *
 
 static void FN(sgd)(ptrdiff_t n, void *w, const void *g, void *v, double lr, double momentum,
                     int nesterov, int first, double weight_decay) {
+    const unsigned mode = vflush_begin();
     if (momentum == 0)
         FN(sgd_loop)(FN(SGD_PLAIN), 0, n, w, g, w, lr, momentum, weight_decay);
     else if (nesterov)
         FN(sgd_loop)(FN(SGD_NESTEROV), first, n, w, g, v, lr, momentum, weight_decay);
     else
         FN(sgd_loop)(FN(SGD_MOMENTUM), first, n, w, g, v, lr, momentum, weight_decay);
+    vflush_end(mode);
 }
 
 typedef struct {
@@ -76,10 +79,12 @@ static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, doub
         .coupled = vset1((REAL)(decoupled ? 0 : weight_decay)),
         .decoupled = vset1((REAL)(decoupled ? -lr * weight_decay : 0)),
     };
+    const unsigned mode = vflush_begin();
     if (weight_decay == 0)
         FN(adam_loop)(0, &c, n, w, g, m, s);
     else
         FN(adam_loop)(1, &c, n, w, g, m, s);
+    vflush_end(mode);
 }
 
 typedef struct {
@@ -117,8 +122,10 @@ static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, d
         .momentum = vset1((REAL)momentum),
         .weight_decay = vset1((REAL)weight_decay),
     };
+    const unsigned mode = vflush_begin();
     if (momentum == 0)
         FN(rmsprop_loop)(0, &c, n, w, g, s, w);
     else
         FN(rmsprop_loop)(1, &c, n, w, g, s, v);
+    vflush_end(mode);
 }

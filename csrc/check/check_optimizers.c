@@ -133,6 +133,42 @@ static void check_positions(const fnn_kernels *k) {
     }
 }
 
+/* What an update makes of a number: see fastnn.h. */
+static double flushed(const fnn_kernels *k, double x) {
+#ifdef __SSE2__
+    if (fabs(x) < (k->dtype == FNN_F32 ? 0x1p-126 : 0x1p-1022)) return copysign(0, x);
+#endif
+    (void)k;
+    return x;
+}
+
+/* State that shrinks ends at 0, and the caller's arithmetic is as it was. */
+static void check_fading(const fnn_kernels *k) {
+    enum { N = 37 };
+    const double least = k->dtype == FNN_F32 ? 0x1p-126 : 0x1p-1022;
+    void *const w = check_alloc(k, N), *const g = check_alloc(k, N);
+    void *const a = check_alloc(k, N), *const b = check_alloc(k, N);
+    for (int kind = 0; kind < 3; kind++) {
+        for (int i = 0; i < N; i++) {
+            check_set(k, w, i, 1 + i);
+            check_set(k, g, i, 0);
+            check_set(k, a, i, least);
+            check_set(k, b, i, least);
+        }
+        if (kind == 0) k->sgd(N, w, g, a, 0.1, 0.75, 0, 0, 0);
+        if (kind == 1) k->adam(N, w, g, a, b, 0.1, 0.75, 0.75, 1e-8, 0, 0, 1, 1);
+        if (kind == 2) k->rmsprop(N, w, g, b, a, 0.1, 0.75, 1e-8, 0.75, 0);
+        for (int i = 0; i < N; i++) {
+            const double state = check_get(k, a, i), other = kind ? check_get(k, b, i) : flushed(k, 0.75 * least);
+            check_that(state == flushed(k, 0.75 * least), "optimizer %d: %g is left of its state", kind, state);
+            check_that(other == flushed(k, 0.75 * least), "optimizer %d: %g is left of its state", kind, other);
+            check_that(check_get(k, w, i) == 1 + i, "optimizer %d: such a state moves w", kind);
+        }
+        volatile float tiny = 0x1p-126f;
+        check_that(tiny * 0.5f > 0, "optimizer %d: subnormal numbers are lost after it", kind);
+    }
+}
+
 /* Updates divide as C does, also by what has no reciprocal and no remainder: rmsprop with rates that leave
  * w = 0 - g / (sqrt(b^2) + 0). AVX-512 rounds alike but for one in billions (isa_avx512.c). */
 static void check_division(const fnn_kernels *k) {
@@ -149,10 +185,11 @@ static void check_division(const fnn_kernels *k) {
         }
         check_set(k, g, i, a);
         check_set(k, w, i, b);
-        a = check_get(k, g, i), b = check_get(k, w, i);
+        a = flushed(k, check_get(k, g, i)), b = check_get(k, w, i);
         check_set(k, s, i, b * b);
         check_set(k, w, i, 0);
         expected[i] = k->dtype == FNN_F32 ? (float)a / sqrtf((float)check_get(k, s, i)) : a / sqrt(b * b);
+        expected[i] = flushed(k, expected[i]);
     }
     k->rmsprop(N, w, g, s, NULL, 1, 1, 0, 0, 0);
     for (int i = 0; i < N; i++) {
@@ -176,6 +213,7 @@ int check_optimizers(const fnn_kernels *k) {
         }
     }
     check_positions(k);
+    check_fading(k);
     check_division(k);
     return check_failures();
 }

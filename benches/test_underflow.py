@@ -1,7 +1,7 @@
-"""A guard: no values are slow. x86 takes a hundred cycles and more over an operation that underflows, so
-kernels keep lanes from it whose result is 0 or does not count. Times of one run are compared, of
-values that are common and of some that are not; what is left slow are results that are subnormal
-themselves, e^-87 to e^-104 in float32.
+"""A guard: no values are slow. x86 takes a hundred cycles and more over an operation that
+underflows, so kernels keep lanes from it whose result is 0 or does not count. Times of one run are
+compared, of values that are common and of some that are not; what is left slow are results that are
+subnormal themselves, e^-87 to e^-104 in float32.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@
  *               the two small matrices are transposed, never W.
  *   streamed    for up to four rows (eight where W's rows meet in few sets of L1) and a W that only the
  *               outer caches hold.
- *   turned      for up to four rows and a transposed W, which is turned in registers.
+ *   turned      for up to four rows (eight in float32 with 32 registers) and a transposed W, which is turned
+ *               in registers.
  *
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
  * waits in C, which is exact. Thresholds are measured: for 32 registers on CPUs with 1 MiB of L2 and
@@ -448,7 +449,7 @@ static void FN(gemm)(const fnn_gemm *g) {
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
     if (FN(better_streamed)(g))
         FN(streamed)(g);
-    else if (g->m <= STREAM_ROWS && g->b_cs != 1)
+    else if (g->m <= TURN_MOST && g->b_cs != 1)
         FN(turned)(g);
     else if (FN(better_transposed)(g))
         FN(transposed)(g);
@@ -487,5 +488,6 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef STREAM
 #undef STREAM_ROWS
 #undef STREAM_MOST
+#undef TURN_MOST
 #undef T_ROWS
 #undef T_COLUMNS

@@ -2,7 +2,8 @@
  *
  *   streamed    B's rows are contiguous and only the outer caches hold it: some rows of B at a time along
  *               n, with the sums in L1; up to STREAM_MOST rows of C, in groups of STREAM_ROWS.
- *   turned      B's columns are contiguous: squares of it are turned in registers; up to STREAM_ROWS.
+ *   turned      B's columns are contiguous: it is turned in registers, in pieces of 16 bytes of a row, or,
+ *               with 32 registers where rows are more or B is large, in squares; up to TURN_MOST.
  *
  * Both sum each element of C in the order of k. */
 
@@ -12,7 +13,9 @@
 #define TURN_STEP (16 / (int)sizeof(REAL)) /* elements of it at a time */
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
-#define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead; with 32 registers none are */
+#define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
+#define TURN_SQUARES (2 << 20) /* bytes of B beyond which all rows turn squares, with 32 */
+#define TURN_MOST (GEMM_MR > 8 && VL > 2 * STREAM_ROWS ? VL / 2 : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
@@ -199,11 +202,12 @@ INLINE ptrdiff_t FN(turn_group)(const fnn_gemm *g, const int m, const int width,
 
 /* What is left: the terms from p on of n columns from j on. */
 static __attribute__((noinline)) void FN(turn_rest)(const fnn_gemm *g, ptrdiff_t j, ptrdiff_t n, ptrdiff_t p) {
+    enum { MOST = TURN_MOST };
     REAL turned[VEC_BYTES / sizeof(REAL) * (VEC_BYTES / sizeof(REAL))] __attribute__((aligned(VEC_BYTES)));
     for (; n > 0; n -= VL, j += VL) {
         const vtail tail = vtail_make(FN(least)(n, VL));
         REAL *const c = (REAL *)g->c + j;
-        vec sums[STREAM_ROWS];
+        vec sums[MOST];
         for (ptrdiff_t i = 0; i < g->m; i++) sums[i] = vload_t(c + i * g->ldc, tail);
         for (ptrdiff_t q = p; q < g->k; q += VL) {
             const REAL *x = (const REAL *)g->a + q * g->a_cs;
@@ -225,13 +229,44 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
     }
 }
 
-/* Up to STREAM_ROWS rows of C, where a column of B is contiguous: bound by reading and turning B. */
+/* The same with squares of B, whole lines of its rows at a time: L1 need not keep as many lines as rows, which
+ * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. */
+INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
+    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    for (ptrdiff_t j = 0, n, p; j < g->n; j += n) {
+        n = FN(least)(LANES, g->n - j);
+        const vtail tail = vtail_make(n);
+        const REAL *const b = (const REAL *)g->b + j * g->b_cs, *x = g->a;
+        vec sums[LANES];
+        sums[0] = vset1(0);
+        if (g->bias) sums[0] = vload_t((const REAL *)g->bias + j, tail);
+        UNROLL for (int i = 1; i < m; i++) sums[i] = sums[0];
+        for (p = 0; n == LANES && p + LANES <= g->k; p += LANES, x += LANES * g->a_cs) {
+            vec piece[LANES], r[TURN_STEP];
+            FN(square_pieces)(b + p, g->b_cs, piece);
+            UNROLL for (int q = 0; q < LANES; q++) {
+                if (q % TURN_STEP == 0) FN(exchange)(piece + q, r);
+                UNROLL for (int i = 0; i < m; i++)
+                    sums[i] = vfma(vset1(x[i * g->a_rs + q * g->a_cs]), r[q % TURN_STEP], sums[i]);
+            }
+        }
+        UNROLL for (int i = 0; i < m; i++) vstore_t((REAL *)g->c + i * g->ldc + j, sums[i], tail);
+        if (p < g->k) FN(turn_rest)(g, j, n, p);
+    }
+}
+
+/* Up to TURN_MOST rows of C, where a column of B is contiguous: bound by reading and turning B. */
 static void FN(turned)(const fnn_gemm *g) {
-    switch (g->m) {
+    const int large = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_SQUARES;
+    switch (g->m + (GEMM_MR > 8 && (g->m > STREAM_ROWS || large) ? STREAM_ROWS : 0)) {
     case 1: FN(turn_columns)(g, 1); break;
     case 2: FN(turn_columns)(g, 2); break;
     case 3: FN(turn_columns)(g, 3); break;
-    default: FN(turn_columns)(g, 4);
+    case 4: FN(turn_columns)(g, 4); break;
+#define TURN_CASE(M) case STREAM_ROWS + M: if (GEMM_MR > 8 && M <= TURN_MOST) FN(turn_squares)(g, M); break
+    TURN_CASE(1); TURN_CASE(2); TURN_CASE(3); TURN_CASE(4);
+    TURN_CASE(5); TURN_CASE(6); TURN_CASE(7); TURN_CASE(8);
+#undef TURN_CASE
     }
     for (ptrdiff_t i = 0; FN(act_in_tile)(g) && g->act != FNN_IDENTITY && i < g->m; i++) {
         REAL *const c = (REAL *)g->c + i * g->ldc;

@@ -24,14 +24,20 @@ INLINE void FN(transpose_chunk)(const REAL *p, ptrdiff_t ld, vec *r) {
     FN(exchange)(piece, r);
 }
 
-/* r[q] = column q of the square of VL x VL at p. A row's pieces are read one after another: where rows
- * are pages apart, L1 cannot hold a line of each. */
-INLINE void FN(transpose_square)(const REAL *p, ptrdiff_t ld, vec *r) {
+/* The pieces of the square of VL x VL at p, those of E columns in E vectors, still to be exchanged. A row's
+ * are read one after another: where rows are pages apart, L1 cannot hold a line of each. */
+INLINE void FN(square_pieces)(const REAL *p, ptrdiff_t ld, vec *piece) {
     enum { E = 16 / sizeof(REAL), CHUNKS = VEC_BYTES / 16 };
-    vec piece[CHUNKS][E];
     UNROLL for (int i = 0; i < E; i++)
-        UNROLL for (int c = 0; c < CHUNKS; c++) piece[c][i] = vpieces(p + i * ld + c * E, E * ld);
-    UNROLL for (int c = 0; c < CHUNKS; c++) FN(exchange)(piece[c], r + c * E);
+        UNROLL for (int c = 0; c < CHUNKS; c++) piece[c * E + i] = vpieces(p + i * ld + c * E, E * ld);
+}
+
+/* r[q] = column q of that square. */
+INLINE void FN(transpose_square)(const REAL *p, ptrdiff_t ld, vec *r) {
+    enum { E = 16 / sizeof(REAL), LANES = VEC_BYTES / sizeof(REAL) };
+    vec piece[LANES];
+    FN(square_pieces)(p, ld, piece);
+    UNROLL for (int q = 0; q < LANES; q += E) FN(exchange)(piece + q, r + q);
 }
 
 /* The same for a square of which only height x width elements exist, to columns of VL elements. Other

@@ -314,6 +314,21 @@ static void check_large(const fnn_kernels *k) {
     problem_free(&p);
 }
 
+/* A B^T that only the outer caches hold is turned in other steps: columns of it have the same bits. */
+static void check_large_turned(const fnn_kernels *k) {
+    const ptrdiff_t n = 1031, depth = 531;
+    problem p = problem_make(k, (size_t)(n * (depth + 2 * PAD) * k->itemsize));
+    for (ptrdiff_t m = 1; m <= 8; m++) {
+        shape(&p, DX, m, n, depth, 0, 0, m % 2, 0);
+        set_guards(&p);
+        run(&p, &p.g);
+        check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));
+        check_block(&p, 0, m, n - 43, 43);
+        check_block(&p, m - 1, 1, 5, 70);
+    }
+    problem_free(&p);
+}
+
 /* dW of a B that is as deep as one may be and not be cut: its strips of A are copied all the same. */
 static void check_deep(const fnn_kernels *k) {
     const ptrdiff_t m = 49, n = 8 * k->gemm_nr, large = (k->gemm_mr > 8 ? 1024 : 288) << 10;
@@ -495,6 +510,7 @@ int check_gemm(const fnn_kernels *k) {
     else
         check_random(k, 50, 80, 1000, 0);
     check_large(k);
+    check_large_turned(k);
     check_deep(k);
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 110, 2 * k->gemm_nr + 5, 40);

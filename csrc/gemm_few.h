@@ -2,8 +2,8 @@
  *
  *   streamed    B's rows are contiguous and only the outer caches hold it: some rows of B at a time along
  *               n, with the sums in L1; up to STREAM_MOST rows of C, in groups of STREAM_ROWS.
- *   turned      B's columns are contiguous: it is turned in registers, in pieces of 16 bytes of a row, or,
- *               with 32 registers where rows are more or B is large, in squares; up to TURN_MOST.
+ *   turned      B's columns are contiguous: it is turned in registers, in pieces of 16 bytes of a row or in
+ *               squares; up to TURN_MOST.
  *
  * Both sum each element of C in the order of k. */
 
@@ -14,7 +14,6 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
-#define TURN_SQUARES (2 << 20) /* bytes of B beyond which all rows turn squares, with 32 */
 #define TURN_MOST (GEMM_MR > 8 && VL > 2 * STREAM_ROWS ? VL / 2 : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
@@ -255,10 +254,17 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
     }
 }
 
+/* With 32 registers, where its rows are whole lines and do not all stay in L2, or meet in few sets of L1; the
+ * pieces of other rows take the same for less work. */
+INLINE int FN(better_in_squares)(const fnn_gemm *g) {
+    const ptrdiff_t row = g->b_cs * (ptrdiff_t)sizeof(REAL), bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t large = row % 2048 ? 3 << 19 : 1 << 20;
+    return GEMM_MR > 8 && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
+}
+
 /* Up to TURN_MOST rows of C, where a column of B is contiguous: bound by reading and turning B. */
 static void FN(turned)(const fnn_gemm *g) {
-    const int large = g->n * g->k * (ptrdiff_t)sizeof(REAL) > TURN_SQUARES;
-    switch (g->m + (GEMM_MR > 8 && (g->m > STREAM_ROWS || large) ? STREAM_ROWS : 0)) {
+    switch (g->m + (FN(better_in_squares)(g) ? STREAM_ROWS : 0)) {
     case 1: FN(turn_columns)(g, 1); break;
     case 2: FN(turn_columns)(g, 2); break;
     case 3: FN(turn_columns)(g, 3); break;

@@ -28,8 +28,8 @@
  * the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
  * bytes of a block for each column, so that a strip of A stays in L1. PACKED: bytes above which blocks are
  * copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B from which they meet in few
- * sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. CPUs of 16 registers tend to
- * have less L2. */
+ * sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. WHOLE: bytes of a block of
+ * whole rows, where those are best. CPUs of 16 registers tend to have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
@@ -39,6 +39,7 @@
 #define GEMM_WORTH 128
 #define GEMM_APART 3584
 #define GEMM_APART_PACKED GEMM_LARGE
+#define GEMM_WHOLE (512 << 10)
 #define GEMM_PANELS 0 /* not measured; where tiles mask or copy, `tail` and a "packs" that reads rows are missing */
 #else
 #define GEMM_LARGE (288 << 10)
@@ -49,6 +50,7 @@
 #define GEMM_WORTH 24
 #define GEMM_APART 1920
 #define GEMM_APART_PACKED (32 << 10)
+#define GEMM_WHOLE 0 /* not measured */
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
@@ -203,7 +205,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
 /* The blocks in which a product is done, kc x nc of B, and what of them is copied. */
 typedef struct {
     ptrdiff_t kc, nc;
-    int packs_b, copies_a;
+    int packs_b, copies_a, whole; /* whole: rows of B, one after another */
 } FN(blocks);
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
@@ -217,9 +219,14 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
          * them; 128 of rows four pages apart. */
         const ptrdiff_t page = GEMM_MR > 8 ? 4096 : 2048, row = g->b_rs * size;
         const int meet = !s.packs_b && g->m > GEMM_MR && row % page == 0;
-        const ptrdiff_t most = !meet ? KC : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
+        ptrdiff_t most = !meet ? KC : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
+        /* A block that is one run of memory is fetched as such, from line to line; the hardware helps. */
+        const ptrdiff_t whole = g->b_rs == g->n && (meet || g->m <= 2 * GEMM_MR) ? GEMM_WHOLE / row : 0;
+        s.whole = !s.packs_b && g->m > GEMM_MR && whole >= 64;
+        if (s.whole) most = FN(least)(whole, KC);
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
-        s.nc = FN(least)(FN(round_up)(g->n, NR), block / (s.kc * size) / NR * NR);
+        s.nc = FN(round_up)(g->n, NR);
+        if (!s.whole) s.nc = FN(least)(s.nc, block / (s.kc * size) / NR * NR);
     }
     /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
@@ -244,6 +251,7 @@ typedef struct {
     ptrdiff_t ldb, panel;
     const REAL *next; /* the block after this one, if it is read where it lies in B; else NULL */
     ptrdiff_t next_ld;
+    int whole;        /* as in blocks */
     REAL *b_copy;     /* where the tiles of the first strip leave its panels, for the others; or NULL */
     REAL *a_copy;     /* room for two strips of A; or NULL */
 } FN(block);
@@ -265,6 +273,14 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
      * of A are so short that several strips share the work. */
     int shift = 0;
     if (GEMM_MR <= 8 && strips < 8) return; /* a fetch takes a load slot that the sums need */
+    if (b->whole && b->next) {
+        const ptrdiff_t tiles = FN(ceil_div)(b->n, NR);
+        e->ahead_turn = FN(ceil_div)(b->n * b->k, strips * tiles);
+        e->ahead_step = 64 / sizeof(REAL);
+        e->ahead = b->next + r * tiles * e->ahead_turn;
+        e->ahead_shift = 0;
+        return;
+    }
     while (!GEMM_COPIES && shift < 3 && lines << (shift + 1) < strips) shift++;
     const ptrdiff_t shares = (ptrdiff_t)1 << shift;
     const ptrdiff_t first = strips > lines * shares ? strips - lines * shares : 1, turn = r - first;
@@ -358,7 +374,7 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
     if (s->packs_b) b->b_copy = g->work;
     const ptrdiff_t bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
-    if (GEMM_COPIES && !s->packs_b && g->m <= 2 * GEMM_MR && bytes <= STREAM_FAR) return;
+    if (GEMM_COPIES && !s->packs_b && !s->whole && g->m <= 2 * GEMM_MR && bytes <= STREAM_FAR) return;
     b->next_ld = g->b_rs;
     const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
     const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);
@@ -372,7 +388,7 @@ static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
     const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s.kc) : 1; /* once also where k is 0 */
     const ptrdiff_t widths = FN(ceil_div)(g->n, s.nc);
-    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C};
+    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s.whole};
     if (s.copies_a) b.a_copy = (REAL *)g->work + (s.packs_b ? s.kc * s.nc : 0);
     for (ptrdiff_t i = 0; i < depths * widths; i++) {
         b.p = (b.across ? i / widths : i % depths) * s.kc;

@@ -48,10 +48,9 @@ typedef struct {
 #define GEMM_MASKED_IN(mr, nv) (GEMM_MASKED_FREE && ((mr) <= GEMM_MR / 2 || (nv) == 1))
 #define GEMM_COPIES_IN(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
 
-/* Rows of B that a "packs" tile fetches ahead, from as far as memory. */
-#ifndef GEMM_AHEAD
-#define GEMM_AHEAD 16
-#endif
+/* Rows of B that a "packs" tile fetches ahead, from as far as memory; with 32 registers, where the block before
+ * has fetched most of it, no more than one set of L1 holds. */
+#define GEMM_AHEAD (GEMM_MR > 8 ? 8 : 16)
 
 /* GEMM_TALL: the rows of a first strip where a B is copied on the way; it has the most rows of all, and strips
  * are nearly equal, so from 13 rows on (128 with 32 registers) there are no others. */

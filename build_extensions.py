@@ -280,6 +280,15 @@ def bill_of_materials(version: str) -> dict:
             "licenses": [{"license": {"id": "Apache-2.0"}}],
         },
         {
+            "type": "library",
+            "bom-ref": "numpy",
+            "name": "NumPy",
+            "version": numpy.__version__,
+            "purl": f"pkg:pypi/numpy@{numpy.__version__}",
+            "description": "The inline functions of its C headers, in one module",
+            "licenses": [{"license": {"id": "BSD-3-Clause"}}],
+        },
+        {
             "type": "data",
             "bom-ref": "digits",
             "name": "Optical Recognition of Handwritten Digits",

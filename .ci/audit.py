@@ -69,7 +69,7 @@ def faults(wheel: pathlib.Path) -> list[str]:
         boms = [name for name in names if re.search(r"\.dist-info/sboms/.*\.cdx\.json$", name)]
         listed = {part["name"] for name in boms for part in parts(json.loads(archive.read(name)))}
         vendored = {name.split("/")[1] for name in names if name.startswith("fastnn_cpu.libs/")}
-        if not listed >= {"fastnn-cpu", "Cython"} or (vendored and len(boms) < 2):
+        if not listed >= {"fastnn-cpu", "Cython", "NumPy"} or (vendored and len(boms) < 2):
             found.append(f"its bills of materials ({len(boms)}) name {sorted(listed)}")
         for file in ("LICENSE", "NOTICE", "fastnn/_data/README.md"):
             if not any(name.endswith(f".dist-info/licenses/{file}") for name in names):

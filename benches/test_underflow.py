@@ -34,8 +34,8 @@ def measures(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize(
     ("layer", "rare"),
     [
-        (fastnn.GELU(), 20.0),
-        (fastnn.GELU(), -20.0),
+        (fastnn.GELU(), 50.0),
+        (fastnn.GELU(), -50.0),
         (fastnn.SiLU(), 1e3),
         (fastnn.SiLU(), -1e3),
         (fastnn.Sigmoid(), 1e3),
@@ -66,14 +66,20 @@ def test_rows_that_do_not_fill_a_vector(classes: int) -> None:
     compare(partial(fastnn.CrossEntropy(), full, y), partial(fastnn.CrossEntropy(), part, y))
 
 
+@pytest.mark.parametrize("rare", [1e-20, 0.0])
 @pytest.mark.parametrize("optimizer", [fastnn.Adam, fastnn.RMSprop])
-def test_tiny_gradients(optimizer: type[fastnn.Adam | fastnn.RMSprop]) -> None:
+def test_tiny_gradients(optimizer: type[fastnn.Adam | fastnn.RMSprop], rare: float) -> None:
     """Their squares are subnormal, and so is what becomes of state where gradients are 0."""
     steps = []
-    for size in (1e-3, 1e-20):
+    for size in (1e-3, rare):
         model = fastnn.Sequential(fastnn.Linear(128, 128), rng=0)
         model.forward(np.full((1, 128), size))
         model.backward(np.ones((1, 128)))
         model.gradients()["0.bias"][...] = size
-        steps.append(partial(optimizer(lr=1e-3).step, model))
+        chosen = optimizer(lr=1e-3)
+        chosen.step(model)
+        state = {name: np.full_like(value, 1e-40) for name, value in chosen.state_dict().items()}
+        if size == 0:
+            chosen.load_state_dict({**state, "t": 1})
+        steps.append(partial(chosen.step, model))
     compare(*steps)

@@ -145,7 +145,7 @@ typedef struct fnn_kernels {
      *          w -= lr / bias1 * m / (sqrt(s) / sqrt(bias2) + eps), bias_i = 1 - beta_i^step from the caller
      * rmsprop: g += weight_decay * w; s = alpha s + (1 - alpha) g^2; u = g / (sqrt(s) + eps);
      *          momentum 0: w -= lr u; else v = momentum v + u, w -= lr v
-     * On x86 subnormal numbers count as 0 here. */
+     * On x86 subnormal numbers count as 0 here, and an eps that is one as the least normal number. */
     void (*sgd)(ptrdiff_t n, void *w, const void *g, void *v, double lr, double momentum, int nesterov,
                 int first, double weight_decay);
     void (*adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, double lr, double beta1,

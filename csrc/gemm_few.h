@@ -14,7 +14,8 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
-#define TURN_MOST (GEMM_MR > 8 && VL > 2 * STREAM_ROWS ? VL / 2 : STREAM_ROWS) /* rows of C */
+#define TURN_SQUARES (VEC_BYTES == 64) /* with other vectors a line of each row is not a square's */
+#define TURN_MOST (TURN_SQUARES && VL > 2 * STREAM_ROWS ? VL / 2 : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
@@ -231,12 +232,12 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
 /* The same with squares of B, whole lines of its rows at a time: L1 need not keep as many lines as rows, which
  * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. */
 INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
-    enum { LANES = VEC_BYTES / sizeof(REAL) };
+    enum { LANES = VEC_BYTES / sizeof(REAL), MOST = TURN_MOST };
     for (ptrdiff_t j = 0, n, p; j < g->n; j += n) {
         n = FN(least)(LANES, g->n - j);
         const vtail tail = vtail_make(n);
         const REAL *const b = (const REAL *)g->b + j * g->b_cs, *x = g->a;
-        vec sums[LANES];
+        vec sums[MOST];
         sums[0] = vset1(0);
         if (g->bias) sums[0] = vload_t((const REAL *)g->bias + j, tail);
         UNROLL for (int i = 1; i < m; i++) sums[i] = sums[0];
@@ -254,12 +255,12 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
     }
 }
 
-/* With 32 registers, where its rows are whole lines and do not all stay in L2, or meet in few sets of L1; the
- * pieces of other rows take the same for less work. */
+/* For more rows than pieces serve; for fewer where the rows of B^T are whole lines and do not all stay in L2,
+ * or meet in few sets of L1. */
 INLINE int FN(better_in_squares)(const fnn_gemm *g) {
     const ptrdiff_t row = g->b_cs * (ptrdiff_t)sizeof(REAL), bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
     const ptrdiff_t large = row % 2048 ? 3 << 19 : 1 << 20;
-    return GEMM_MR > 8 && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
+    return TURN_SQUARES && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
 }
 
 /* Up to TURN_MOST rows of C, where a column of B is contiguous: bound by reading and turning B. */
@@ -269,7 +270,7 @@ static void FN(turned)(const fnn_gemm *g) {
     case 2: FN(turn_columns)(g, 2); break;
     case 3: FN(turn_columns)(g, 3); break;
     case 4: FN(turn_columns)(g, 4); break;
-#define TURN_CASE(M) case STREAM_ROWS + M: if (GEMM_MR > 8 && M <= TURN_MOST) FN(turn_squares)(g, M); break
+#define TURN_CASE(M) case STREAM_ROWS + M: if (TURN_SQUARES && M <= TURN_MOST) FN(turn_squares)(g, M); break
     TURN_CASE(1); TURN_CASE(2); TURN_CASE(3); TURN_CASE(4);
     TURN_CASE(5); TURN_CASE(6); TURN_CASE(7); TURN_CASE(8);
 #undef TURN_CASE

@@ -33,8 +33,8 @@ INLINE_ISA __m512d vsqrt_f64(__m512d a) { return _mm512_sqrt_pd(a); }
 
 /* The unit for division takes many cycles for 64 bytes. From an estimate of 14 bits one of Newton's steps gives
  * the reciprocal, and the remainder then the quotient (Markstein 1990), rounded as by a division but for
- * one pair in billions, and for |a| below 2^-110, where the remainder is rounded too; -0 gives 0. A lane in
- * which an infinity or a 0 on this way leaves a NaN is divided after all. */
+ * one pair in billions, and for |a| below 2^-100, where the remainder is rounded or flushed too; b is below
+ * 2^126, and -0 gives 0. A lane in which an infinity or a 0 on this way leaves a NaN is divided after all. */
 #define HAVE_DIV
 INLINE_ISA __m512 vdiv_f32(__m512 a, __m512 b) {
     __m512 r = _mm512_rcp14_ps(b);

@@ -41,6 +41,12 @@ static void FN(sgd)(ptrdiff_t n, void *w, const void *g, void *v, double lr, dou
     vflush_end(mode);
 }
 
+/* An eps that is not 0 stays so: 0 / 0 would follow where a gradient is 0. */
+INLINE vec FN(normal_eps)(double eps) {
+    const REAL least = F32 ? (REAL)0x1p-126 : (REAL)0x1p-1022;
+    return vset1(eps > 0 && (REAL)eps < least ? least : (REAL)eps);
+}
+
 typedef struct {
     vec beta1, rest1, beta2, rest2, step, root, eps, coupled, decoupled;
 } FN(adam_constants);
@@ -75,7 +81,7 @@ static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, doub
         .rest2 = vset1((REAL)(1 - beta2)),
         .step = vset1((REAL)(lr / bias1)),
         .root = vset1((REAL)(1 / __builtin_sqrt(bias2))),
-        .eps = vset1((REAL)eps),
+        .eps = FN(normal_eps)(eps),
         .coupled = vset1((REAL)(decoupled ? 0 : weight_decay)),
         .decoupled = vset1((REAL)(decoupled ? -lr * weight_decay : 0)),
     };
@@ -118,7 +124,7 @@ static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, d
         .lr = vset1((REAL)lr),
         .alpha = vset1((REAL)alpha),
         .rest = vset1((REAL)(1 - alpha)),
-        .eps = vset1((REAL)eps),
+        .eps = FN(normal_eps)(eps),
         .momentum = vset1((REAL)momentum),
         .weight_decay = vset1((REAL)weight_decay),
     };

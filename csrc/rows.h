@@ -31,7 +31,7 @@ INLINE vec FN(row_top)(ptrdiff_t n, const REAL *x) {
 }
 
 /* e^(x - top) of the next vector of a row, and 0 in lanes beyond it. What is computed there is e^0: CPUs
- * take hundreds of cycles over an underflow. */
+ * take a hundred cycles and more over an underflow. */
 INLINE vec FN(row_power)(const REAL *x, ptrdiff_t n, vec top) {
     const vec e = FN(exp_negative)(FN(row_fill)(x, n, top) - top);
     if (n >= VL) return e;

@@ -19,6 +19,7 @@
  *   vscale(a, n)          a 2^n, rounded once; |a| < 2, n whole, at most twice the exponent's range
  *   vsum(v), vtop(v)      the sum, the largest of all lanes, in every lane, always in the same pairs
  *   viota()               0, 1, 2, ...            vfirst(n)  mask of the first n lanes
+ *   vflush_begin, _end    between them subnormal numbers count as 0: see there
  *   vwiden(&sum, v)       adds the lanes of v to the float64 lanes of sum, in a fixed order
  * Names end in _f32 or _f64; names.h gives the short ones to the dtype that is being compiled. */
 #include <assert.h>
@@ -203,7 +204,7 @@ VEC_PIECES(double, vf64, f64)
 
 /* Between these two, numbers below the normal ones count as 0 in this thread, where the CPU can be told so:
  * x86 takes a hundred cycles and more over each vector with one. The barriers keep what is computed from
- * memory in between. */
+ * memory in between; flags that are raised there are lost. */
 #ifdef __SSE2__
 INLINE unsigned vflush_begin(void) {
     const unsigned before = __builtin_ia32_stmxcsr();

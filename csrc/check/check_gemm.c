@@ -314,6 +314,22 @@ static void check_large(const fnn_kernels *k) {
     problem_free(&p);
 }
 
+/* Few rows of a W in blocks of whole rows, which parts of its columns are not: these have the same bits. */
+static void check_whole(const fnn_kernels *k) {
+    const ptrdiff_t page = 4096 / k->itemsize, shapes[][3] = {{20, 1000, 700}, {60, page, 1024}};
+    problem p = problem_make(k, (size_t)(1024 * 1024 * k->itemsize));
+    for (int i = 0; i < 2; i++) {
+        const ptrdiff_t *s = shapes[i];
+        shape(&p, FORWARD, s[0], s[1], s[2], 0, 0, i, 0);
+        set_guards(&p);
+        run(&p, &p.g);
+        check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));
+        check_block(&p, 0, s[0], 100, 130);
+        check_block(&p, 3, 2, 0, s[1]);
+    }
+    problem_free(&p);
+}
+
 /* A B^T that only the outer caches hold is turned in other steps: columns of it have the same bits. */
 static void check_large_turned(const fnn_kernels *k) {
     const ptrdiff_t n = 1031, depth = 543;
@@ -511,6 +527,7 @@ int check_gemm(const fnn_kernels *k) {
         check_random(k, 50, 80, 1000, 0);
     check_large(k);
     check_large_turned(k);
+    check_whole(k);
     check_deep(k);
     check_epilogues(k, 2 * k->gemm_mr + 1, 2 * k->gemm_nr + 5, 40);
     check_epilogues(k, 110, 2 * k->gemm_nr + 5, 40);

@@ -164,6 +164,14 @@ static void check_fading(const fnn_kernels *k) {
             check_that(other == flushed(k, 0.75 * least), "optimizer %d: %g is left of its state", kind, other);
             check_that(check_get(k, w, i) == 1 + i, "optimizer %d: such a state moves w", kind);
         }
+        for (int i = 0; i < N; i++) {
+            check_set(k, a, i, 0);
+            check_set(k, b, i, 0);
+        }
+        if (kind == 1) k->adam(N, w, g, a, b, 0.1, 0.75, 0.75, least / 8, 0, 0, 1, 1);
+        if (kind == 2) k->rmsprop(N, w, g, b, a, 0.1, 0.75, least / 8, 0.75, 0);
+        for (int i = 0; i < N; i++)
+            check_that(check_get(k, w, i) == 1 + i, "optimizer %d: a tiny eps counts as 0", kind);
         volatile float tiny = 0x1p-126f;
         check_that(tiny * 0.5f > 0, "optimizer %d: subnormal numbers are lost after it", kind);
     }

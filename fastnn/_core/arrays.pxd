@@ -11,7 +11,7 @@ cdef struct View:
     Py_ssize_t rows, columns, row_stride, column_stride
 
 cdef enum:
-    BYTES = 2          # uint8, which only look_packed sees
+    BYTES = -1         # uint8, which only look_packed sees
 
 # Which layouts a kernel reads in place; any other is copied into a packed array.
 cdef enum Layout:

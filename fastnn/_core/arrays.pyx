@@ -21,6 +21,7 @@ from fastnn._core.csrc cimport FNN_F32, FNN_F64
 cdef extern from *:
     """
     #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+    #define NPY_TARGET_VERSION NPY_2_0_API_VERSION    /* runs with NumPy 2.0, whatever it is built with */
     #include <numpy/arrayobject.h>
     """
     ctypedef Py_ssize_t npy_intp
@@ -360,7 +361,8 @@ cdef char *bytes_of(object array) except? NULL:
         return NULL
     if not isinstance(array, ndarray) or not (PyArray_FLAGS(<PyArrayObject *>array)
                                               & NPY_ARRAY_C_CONTIGUOUS):
-        raise ValueError("array: expected a C-contiguous ndarray")
+        raise ValueError("array: expected a C-contiguous ndarray, got "
+                         f"{type(array).__name__} with strides {getattr(array, 'strides', None)}")
     return PyArray_BYTES(<PyArrayObject *>array)
 
 

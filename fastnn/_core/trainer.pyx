@@ -44,7 +44,8 @@ cdef class Trainer:
     cdef Update update
     cdef Loss loss
     cdef Rows x
-    cdef Py_ssize_t m, batch_size, itemsize    # of x
+    cdef Py_ssize_t m, itemsize         # of x
+    cdef Py_ssize_t batch_size
     cdef const char *targets
     cdef const char *weights
     cdef Py_ssize_t target_bytes

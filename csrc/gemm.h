@@ -388,7 +388,7 @@ static void FN(gemm)(const fnn_gemm *g) {
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
     if (FN(better_streamed)(g))
         FN(streamed)(g);
-    else if (g->m <= TURN_MOST && g->b_cs != 1)
+    else if (FN(better_turned)(g))
         FN(turned)(g);
     else if (FN(better_transposed)(g))
         FN(transposed)(g);

@@ -14,8 +14,8 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
-#define TURN_SQUARES (VEC_BYTES == 64) /* with other vectors a line of each row is not a square's */
-#define TURN_MOST (TURN_SQUARES && VL > 2 * STREAM_ROWS ? VL / 2 : STREAM_ROWS) /* rows of C */
+#define TURN_SQUARES (VEC_BYTES == 64 && F32) /* other vectors hold no line; float64 gains a twentieth */
+#define TURN_MOST (TURN_SQUARES ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
@@ -230,9 +230,12 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
 }
 
 /* The same with squares of B, whole lines of its rows at a time: L1 need not keep as many lines as rows, which
- * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. */
+ * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. To
+ * save code, the last of fewer rows is summed more than once. */
 INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
     enum { LANES = VEC_BYTES / sizeof(REAL), MOST = TURN_MOST };
+    ptrdiff_t row[MOST];
+    UNROLL for (int i = 0; i < m; i++) row[i] = FN(least)(i, g->m - 1) * g->a_rs;
     for (ptrdiff_t j = 0, n, p; j < g->n; j += n) {
         n = FN(least)(LANES, g->n - j);
         const vtail tail = vtail_make(n);
@@ -241,16 +244,17 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
         sums[0] = vset1(0);
         if (g->bias) sums[0] = vload_t((const REAL *)g->bias + j, tail);
         UNROLL for (int i = 1; i < m; i++) sums[i] = sums[0];
-        for (p = 0; n == LANES && p + LANES <= g->k; p += LANES, x += LANES * g->a_cs) {
+        for (p = 0; n == LANES && p + LANES <= g->k; p += LANES, x += LANES) {
             vec piece[LANES], r[TURN_STEP];
             FN(square_pieces)(b + p, g->b_cs, piece);
             UNROLL for (int q = 0; q < LANES; q++) {
                 if (q % TURN_STEP == 0) FN(exchange)(piece + q, r);
                 UNROLL for (int i = 0; i < m; i++)
-                    sums[i] = vfma(vset1(x[i * g->a_rs + q * g->a_cs]), r[q % TURN_STEP], sums[i]);
+                    sums[i] = vfma(vset1(x[row[i] + q]), r[q % TURN_STEP], sums[i]);
             }
         }
-        UNROLL for (int i = 0; i < m; i++) vstore_t((REAL *)g->c + i * g->ldc + j, sums[i], tail);
+        UNROLL for (int i = 0; i < m; i++)
+            if (i < g->m) vstore_t((REAL *)g->c + i * g->ldc + j, sums[i], tail);
         if (p < g->k) FN(turn_rest)(g, j, n, p);
     }
 }
@@ -260,7 +264,11 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
 INLINE int FN(better_in_squares)(const fnn_gemm *g) {
     const ptrdiff_t row = g->b_cs * (ptrdiff_t)sizeof(REAL), bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
     const ptrdiff_t large = row % 2048 ? 3 << 19 : 1 << 20;
-    return TURN_SQUARES && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
+    return TURN_SQUARES && g->a_cs == 1 && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
+}
+
+INLINE int FN(better_turned)(const fnn_gemm *g) {
+    return g->b_cs != 1 && g->m <= (g->a_cs == 1 ? TURN_MOST : STREAM_ROWS);
 }
 
 /* Up to TURN_MOST rows of C, where a column of B is contiguous: bound by reading and turning B. */
@@ -271,8 +279,11 @@ static void FN(turned)(const fnn_gemm *g) {
     case 3: FN(turn_columns)(g, 3); break;
     case 4: FN(turn_columns)(g, 4); break;
 #define TURN_CASE(M) case STREAM_ROWS + M: if (TURN_SQUARES && M <= TURN_MOST) FN(turn_squares)(g, M); break
-    TURN_CASE(1); TURN_CASE(2); TURN_CASE(3); TURN_CASE(4);
-    TURN_CASE(5); TURN_CASE(6); TURN_CASE(7); TURN_CASE(8);
+    TURN_CASE(1);
+    TURN_CASE(2);
+    case STREAM_ROWS + 3: TURN_CASE(4);
+    case STREAM_ROWS + 5: TURN_CASE(6);
+    case STREAM_ROWS + 7: TURN_CASE(8);
 #undef TURN_CASE
     }
     for (ptrdiff_t i = 0; FN(act_in_tile)(g) && g->act != FNN_IDENTITY && i < g->m; i++) {

@@ -230,12 +230,9 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
 }
 
 /* The same with squares of B, whole lines of its rows at a time: L1 need not keep as many lines as rows, which
- * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. To
- * save code, the last of fewer rows is summed more than once. */
+ * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. */
 INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
     enum { LANES = VEC_BYTES / sizeof(REAL), MOST = TURN_MOST };
-    ptrdiff_t row[MOST];
-    UNROLL for (int i = 0; i < m; i++) row[i] = FN(least)(i, g->m - 1) * g->a_rs;
     for (ptrdiff_t j = 0, n, p; j < g->n; j += n) {
         n = FN(least)(LANES, g->n - j);
         const vtail tail = vtail_make(n);
@@ -250,11 +247,10 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
             UNROLL for (int q = 0; q < LANES; q++) {
                 if (q % TURN_STEP == 0) FN(exchange)(piece + q, r);
                 UNROLL for (int i = 0; i < m; i++)
-                    sums[i] = vfma(vset1(x[row[i] + q]), r[q % TURN_STEP], sums[i]);
+                    sums[i] = vfma(vset1(x[i * g->a_rs + q]), r[q % TURN_STEP], sums[i]);
             }
         }
-        UNROLL for (int i = 0; i < m; i++)
-            if (i < g->m) vstore_t((REAL *)g->c + i * g->ldc + j, sums[i], tail);
+        UNROLL for (int i = 0; i < m; i++) vstore_t((REAL *)g->c + i * g->ldc + j, sums[i], tail);
         if (p < g->k) FN(turn_rest)(g, j, n, p);
     }
 }
@@ -279,11 +275,8 @@ static void FN(turned)(const fnn_gemm *g) {
     case 3: FN(turn_columns)(g, 3); break;
     case 4: FN(turn_columns)(g, 4); break;
 #define TURN_CASE(M) case STREAM_ROWS + M: if (TURN_SQUARES && M <= TURN_MOST) FN(turn_squares)(g, M); break
-    TURN_CASE(1);
-    TURN_CASE(2);
-    case STREAM_ROWS + 3: TURN_CASE(4);
-    case STREAM_ROWS + 5: TURN_CASE(6);
-    case STREAM_ROWS + 7: TURN_CASE(8);
+    TURN_CASE(1); TURN_CASE(2); TURN_CASE(3); TURN_CASE(4);
+    TURN_CASE(5); TURN_CASE(6); TURN_CASE(7); TURN_CASE(8);
 #undef TURN_CASE
     }
     for (ptrdiff_t i = 0; FN(act_in_tile)(g) && g->act != FNN_IDENTITY && i < g->m; i++) {

@@ -175,11 +175,27 @@ INLINE void FN(fill_block)(int kind, const philox *p, uint64_t first, FN(range) 
     UNROLL for (int i = 0; i < RNG_VECTORS; i++) {
         vec v[RNG_WORDS];
         FN(values)(kind, d[i], v);
-        if (kind == RNG_TRUNCATED) FN(truncate)(p, first + i * VL, r, v);
         UNROLL for (int j = 0; j < RNG_WORDS; j++) {
             const ptrdiff_t place = philox_place(i * VL, RNG_GROUP) + FNN_RNG_GROUP * j;
             vstore(out + place, vset1(r.shift) + v[j] * vset1(r.scale));
         }
+    }
+}
+
+/* Once for both fills that begin with a normal. */
+static __attribute__((noinline)) void FN(normal_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
+    FN(fill_block)(RNG_NORMAL, p, first, r, out);
+}
+
+static void FN(truncated_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
+    FN(normal_block)(p, first, (FN(range)){0, 1, 0, 0}, out);
+    for (int i = 0; i < RNG_VECTORS; i++) {
+        vec v[RNG_WORDS];
+        REAL *const at = out + philox_place(i * (int)VL, RNG_GROUP);
+        UNROLL for (int j = 0; j < RNG_WORDS; j++) v[j] = vload(at + FNN_RNG_GROUP * j);
+        FN(truncate)(p, first + i * VL, r, v);
+        UNROLL for (int j = 0; j < RNG_WORDS; j++)
+            vstore(at + FNN_RNG_GROUP * j, vset1(r.shift) + v[j] * vset1(r.scale));
     }
 }
 
@@ -191,7 +207,10 @@ INLINE void FN(fill)(int kind, const fnn_stream *s, ptrdiff_t n, void *to, FN(ra
     for (; n > 0; n -= RNG_BLOCK, out += RNG_BLOCK, first += PHILOX_BLOCK) {
         REAL last[RNG_BLOCK];
         const int whole = n >= RNG_BLOCK;
-        FN(fill_block)(kind, &p, first, r, whole ? out : last);
+        REAL *const block = whole ? out : last;
+        if (kind == RNG_UNIT) FN(fill_block)(RNG_UNIT, &p, first, r, block);
+        if (kind == RNG_NORMAL) FN(normal_block)(&p, first, r, block);
+        if (kind == RNG_TRUNCATED) FN(truncated_block)(&p, first, r, block);
         if (!whole) memcpy(out, last, n * sizeof *out);
     }
 }

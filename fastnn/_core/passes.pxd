@@ -49,6 +49,8 @@ cdef struct Inference:
     Rows x
     Py_ssize_t m, block             # block: rows that go through all layers at a time
     bint by_rows
+    Py_ssize_t quantum              # by_rows: rows are claimed in multiples of it; 0: equal shares
+    Py_ssize_t next                 # the first row that nobody has claimed
     char *out
     char *work                      # by_rows: member_bytes for each member; else shared buffers first
     size_t member_bytes

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 from fastnn._core.csrc cimport FNN_IDENTITY, fnn_act, fnn_gemm, fnn_kernels, fnn_stream
 from fastnn._core.losses cimport loss_rows
-from fastnn._core.threads cimport team_barrier, team_share
+from fastnn._core.threads cimport team_barrier, team_claim, team_share
 from fastnn._core.updates cimport update_range
 
 
@@ -143,13 +143,19 @@ cdef void inference_rows(const Inference *t, Py_ssize_t r0, Py_ssize_t r1, char 
 
 
 cdef void inference_task(void *context, int member, int team) noexcept nogil:
-    cdef const Inference *t = <const Inference *>context
+    cdef Inference *t = <Inference *>context
     cdef const Net *net = &t.net
     cdef Py_ssize_t r0, r1, i
     cdef size_t half = (t.m * net.width * net.K.itemsize + 63) // 64 * 64
     cdef const char *x = t.x.data
     cdef char *y
     cdef char *work
+    if t.by_rows and team > 1 and t.quantum:
+        r0 = team_claim(&t.next, t.m, t.quantum, team, &r1)
+        while r0 < t.m:
+            inference_rows(t, r0, r1, t.work + member * t.member_bytes)
+            r0 = team_claim(&t.next, t.m, t.quantum, team, &r1)
+        return
     if t.by_rows or team == 1:
         team_share(t.m, 1, member, team, &r0, &r1)
         inference_rows(t, r0, r1, t.work + member * t.member_bytes)

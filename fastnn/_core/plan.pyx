@@ -30,6 +30,7 @@ from fastnn._core.threads cimport run_team, team_size
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
 cdef Py_ssize_t OWN = 1 << 19       # bytes of weights that a core's own cache keeps
+cdef Py_ssize_t NEAR_ENOUGH = 3 << 19    # bytes of weights that may be read once more for some rows
 cdef Py_ssize_t ENOUGH = 48         # rows of a member that are worth reading more of them than that
 
 
@@ -230,6 +231,9 @@ cdef class Plan:
             enough = max(enough, ENOUGH)
         t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= enough * team
                      or work < 2000.0 * t.net.n_ops * team)
+        # A core that another program slows down takes fewer rows; but each claim reads all the weights.
+        t.quantum = mr if self.n_parameters * t.net.K.itemsize < NEAR_ENOUGH else 0
+        t.next = 0
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
         if t.by_rows:

@@ -9,3 +9,7 @@ cdef int team_size(double work) noexcept nogil
 # The share of member in n items, split at multiples of quantum.
 cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
                      Py_ssize_t *begin, Py_ssize_t *end) noexcept nogil
+# The next part of n items that nobody has claimed: begin (n: there is none) and end. Parts are multiples of
+# `quantum`, and smaller the less is left.
+cdef Py_ssize_t team_claim(Py_ssize_t *next, Py_ssize_t n, Py_ssize_t quantum, int team,
+                           Py_ssize_t *end) noexcept nogil

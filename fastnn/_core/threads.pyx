@@ -64,6 +64,19 @@ cdef extern from *:
         }
     }
     static void fnn_enter(fnn_meeting *here) { fnn_here = here; }
+
+    /* Parts that shrink with what is left, down to a quantum: few at first, and in the end no member
+     * waits long for another. */
+    static Py_ssize_t fnn_claim(Py_ssize_t *next, Py_ssize_t n, Py_ssize_t quantum, int team, Py_ssize_t *end) {
+        Py_ssize_t begin = __atomic_load_n(next, __ATOMIC_RELAXED), blocks;
+        do {
+            if (begin >= n) return n;
+            blocks = (n - begin) / (2 * team * quantum);
+            *end = begin + (blocks > 1 ? blocks : 1) * quantum;
+            if (*end > n) *end = n;
+        } while (!__atomic_compare_exchange_n(next, &begin, *end, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        return begin;
+    }
     static void fnn_barrier(int team) { fnn_meet(fnn_here, team); }
     """
     ctypedef struct fnn_meeting:
@@ -73,6 +86,8 @@ cdef extern from *:
     int fnn_team_now() noexcept nogil
     void fnn_enter(fnn_meeting *here) noexcept nogil
     void fnn_barrier(int team) noexcept nogil
+    Py_ssize_t fnn_claim(Py_ssize_t *next, Py_ssize_t n, Py_ssize_t quantum, int team,
+                         Py_ssize_t *end) noexcept nogil
     int fnn_watch_forks()
 
 # Nanoseconds of work of its own from which a thread is worth its call. On two quiet cores, just above
@@ -122,6 +137,11 @@ cdef void team_share(Py_ssize_t n, Py_ssize_t quantum, int member, int team,
     blocks = (n + quantum - 1) // quantum
     begin[0] = min(n, blocks * member // team * quantum)
     end[0] = min(n, blocks * (member + 1) // team * quantum)
+
+
+cdef Py_ssize_t team_claim(Py_ssize_t *next, Py_ssize_t n, Py_ssize_t quantum, int team,
+                           Py_ssize_t *end) noexcept nogil:
+    return fnn_claim(next, n, quantum, team, end)
 
 
 def _quota(folder):

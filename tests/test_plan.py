@@ -87,6 +87,19 @@ def test_rows_have_the_same_bits_in_any_batch_and_any_team(isa, set_threads, siz
             np.testing.assert_array_equal(net.plan.forward(x[:m]), want[:m])
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_team_that_claims_rows_leaves_none_out(isa, set_threads, n):
+    """Into an `out` of NaN: memory of its own might hold the answers of a call before."""
+    net = Network([17, 64, 64, 6], ["leaky_relu", "leaky_relu", "identity"], "float32")
+    x = data(1500, 17, "float32")
+    set_threads(1)
+    want = net.plan.predict(x)
+    set_threads(n)
+    for m in (283, 300, 561, 1499, 1500):
+        out = np.full((m, 6), np.nan, np.float32)
+        np.testing.assert_array_equal(net.plan.predict(x[:m], out), want[:m])
+
+
 @pytest.mark.parametrize("act", sorted(ACT))
 @pytest.mark.parametrize("slope", [0.01, -0.5, 3.0])
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ cdef class Plan:
     cdef int step_team(self, Py_ssize_t m) noexcept nogil:
         """How many threads pay for a training step: in each, cores read what others have just written,
         weights above all, so a thread must have twelve times as much to do as in one pass. On two cores with
-        AVX-512 784-64-10 by batches of 32 took 84 us on one thread and 104 on two, 784-128-10 144 and 135."""
+        AVX-512 784-128-10 by batches of 32 takes 157 us on one thread and 155 on two, at the least."""
         return team_size(self.work(m) / 4.0)
 
     cdef object take(self, object x, View *view, Rows *rows):

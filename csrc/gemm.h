@@ -5,8 +5,8 @@
  *   blocked     the same on blocks of B (kc x nc) that stay in L2 while all strips of A pass (Goto and
  *               van de Geijn 2008). Where the rows of A are many, the block is copied to panels that lie
  *               one after another: by the tiles of the first strip, which have its vectors in
- *               registers; or before, where it must be transposed. The strip of A that comes next is
- *               copied by the tiles of this one, which also fetch the next block into L2.
+ *               registers; or before, where it must be transposed. The tiles of the last strips fetch the
+ *               next block into L2.
  *   by panels   with 16 registers, the forward pass and dX from some rows on: one panel of B stays in L1
  *               while strips of A pass.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
@@ -94,7 +94,6 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
     const ptrdiff_t each = wide ? vectors / wide : 0, more = vectors - each * wide, parts = wide + alone;
     const int advance = first->start != FN(zeros);
-    REAL sink[2];
     FN(tile) t = *first;
     if (t.b_copy && n % NR)
         FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
@@ -102,7 +101,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     for (ptrdiff_t i = 0; i < parts; i++) {
         const ptrdiff_t nv = i < wide ? each + (i < more) : 1;
         if (masks && i == parts - 1) t.tail = vtail_make(rest);
-        FN(take_errands)(&t, errands, GEMM_COPIES_IN(mr, nv), sink);
+        FN(take_errands)(&t, errands, GEMM_COLS_FETCH(mr, nv));
         if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {
             assert(FN(packs_tiles)[mr - 1]);
@@ -115,8 +114,6 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
         t.c += nv * VL;
         if (advance) t.start += nv * VL;
     }
-    if (errands->next.copy && errands->copied < errands->next.mr)
-        FN(copy_strip)(&errands->next, errands->copied, t.k);
 #if !GEMM_MASKED_FREE
     if (rest) {
         t.tail = vtail_make(rest);
@@ -176,21 +173,12 @@ typedef struct {
     ptrdiff_t next_ld;
     int whole;        /* as in blocks */
     REAL *b_copy;     /* where the tiles of the first strip leave its panels, for the others; or NULL */
-    REAL *a_copy;     /* room for two strips of A; or NULL */
+    REAL *a_copy;     /* room for a strip of A; or NULL */
 } FN(block);
 
-/* The r-th of the strips into which the rows are cut. */
-static FN(source) FN(source_of)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t strips, ptrdiff_t r) {
-    const ptrdiff_t i = FN(part)(g->m, strips, r);
-    FN(source) s = {.a = (const REAL *)g->a + i * g->a_rs + b->p * g->a_cs, .a_rs = g->a_rs,
-                    .a_cs = g->a_cs, .mr = FN(part)(g->m, strips, r + 1) - i};
-    if (b->a_copy && r < strips) s.copy = b->a_copy + r % 2 * GEMM_MR * b->k;
-    return s;
-}
-
-/* What the tiles of the r-th strip fetch. */
+/* What the tiles of the r-th strip, of mr rows, fetch; the rows of A that come after these are at `a`. */
 static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, ptrdiff_t strips,
-                           ptrdiff_t mr, FN(errands) *e) {
+                           ptrdiff_t mr, const REAL *a, FN(errands) *e) {
     const ptrdiff_t lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
     /* The next block: a line of each row a tile, late, so that it is still there; tiles that read rows
      * of A are so short that several strips share the work. */
@@ -214,7 +202,7 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
         e->ahead_step = b->next_ld;
         e->ahead_shift = shift;
     } else if (!b->a_copy && g->a_cs == 1 && g->a_rs == b->k) { /* the strips lie one after another */
-        e->ahead = e->next.a;
+        e->ahead = a;
         e->ahead_step = FN(ceil_div)(mr * NR, b->n);
         e->ahead_turn = e->ahead_step * b->k;
         e->ahead_shift = 0;
@@ -240,19 +228,19 @@ static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
 
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(block) b = *block;
-    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR);
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), each = g->m / strips, more = g->m - each * strips;
     const int last = b.p + b.k >= g->k;
-    FN(source) source = FN(source_of)(g, &b, strips, 0);
+    const REAL *a = (const REAL *)g->a + b.p * g->a_cs;
     FN(errands) errands = FN(no_errands)();
     if (GEMM_COPIES && g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
         FN(look_soon)(g, strips, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
-    if (b.a_copy) FN(copy_strip)(&source, 0, b.k);
-    for (ptrdiff_t r = 0, i = 0; r < strips; r++) {
+    for (ptrdiff_t r = 0, i = 0, mr; r < strips; r++, i += mr, a += mr * g->a_rs) {
         FN(tile) t = FN(first_tile)(g, last);
+        mr = each + (r < more);
         t.k = b.k;
-        t.a = source.a;
+        t.a = a;
         t.b = b.b;
         t.ldb = b.ldb;
         t.b_ahead = r ? 0 : FN(b_ahead)(g, &b);
@@ -262,21 +250,18 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
         t.start_ld = b.p ? g->ldc : 0;
         if (b.a_copy) {
-            t.a = source.copy;
+            FN(copy_strip)(mr, b.k, a, g->a_rs, g->a_cs, b.a_copy);
+            t.a = b.a_copy;
             t.a_cs = GEMM_MR;
         }
-        errands.next = FN(source_of)(g, &b, strips, r + 1);
-        errands.copied = 0;
-        FN(look_ahead)(g, &b, r, strips, source.mr, &errands);
-        FN(strip)(&t, source.mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
-        if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, source.mr, b.n);
+        FN(look_ahead)(g, &b, r, strips, mr, a + mr * g->a_rs, &errands);
+        FN(strip)(&t, mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
+        if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, mr, b.n);
         if (!r && b.b_copy) {
             b.b = b.b_copy;
             b.ldb = NR;
             b.panel = b.k * NR;
         }
-        i += source.mr;
-        source = errands.next;
     }
 }
 
@@ -371,10 +356,10 @@ INLINE int FN(better_transposed)(const fnn_gemm *g) {
 static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_cs) {
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
-    _Static_assert(PANEL_DEPTH * NR <= KC * (NR + 2 * GEMM_MR), "a panel fits too");
-    const ptrdiff_t packed = FN(least)(depth * width, block) + 2 * GEMM_MR * depth;
+    _Static_assert(PANEL_DEPTH * NR <= KC * (NR + GEMM_MR), "a panel fits too");
+    const ptrdiff_t packed = FN(least)(depth * width, block) + GEMM_MR * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
-    const ptrdiff_t strips = 2 * GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
+    const ptrdiff_t strips = GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
     if (b_cs == 1 && m <= GEMM_MR) return 0;

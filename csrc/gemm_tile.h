@@ -20,17 +20,12 @@ typedef struct {
     fnn_act act;       /* applied here: IDENTITY, LEAKY_RELU or RELU */
     REAL slope;
     vtail tail;        /* lanes of the last vector, for tiles that mask */
-    /* Two rows of the strip of A that comes next, copied on the way: element p of each goes from
-     * from[.][p * from_step] to to[p * to_step] and to[p * to_step + 1]. */
-    const REAL *from[2];
-    REAL *to;
-    ptrdiff_t from_step, to_step, fetch;
     const REAL *ahead;
-    ptrdiff_t ahead_step; /* on for each step of k; where tiles do not copy, for 2^ahead_shift steps */
+    ptrdiff_t ahead_step; /* on for each step of k; without GEMM_COPIES, for 2^ahead_shift steps */
     int ahead_shift;
     /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything, and what of B, so
-     * many elements on. With 32 registers tiles that copy, and those of more than 4 rows that read rows of A,
-     * fetch the row of B that is 8 on. */
+     * many elements on. With 32 registers the tiles of GEMM_COLS_FETCH, and those of more than 4 rows that read
+     * rows of A, fetch the row of B that is 8 on. */
     int fetches;
     ptrdiff_t b_ahead;
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
@@ -39,14 +34,19 @@ typedef struct {
 #ifndef GEMM_MASKED_FREE
 #define GEMM_MASKED_FREE 0
 #endif
-/* Whether a tile has issue slots to spare for the copy: two loads and two stores a step. */
+/* Whether strips of A are copied wherever B is. */
 #ifndef GEMM_COPIES
 #define GEMM_COPIES 0
 #endif
 /* Which tiles mask their last vector. A masked load takes some CPUs a slot of the units for arithmetic, so where
  * tiles are tall those of full width do not. */
 #define GEMM_MASKED_IN(mr, nv) (GEMM_MASKED_FREE && ((mr) <= GEMM_MR / 2 || (nv) == 1))
-#define GEMM_COPIES_IN(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
+/* Which "cols" tiles fetch. */
+#define GEMM_COLS_FETCH(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
+/* Rows whose elements the multiply-adds load themselves, where they can: a slot of issue less for a load more, and
+ * both are scarce if the core has a second thread to serve. Not where an address has two registers, since such
+ * instructions are issued as two. */
+#define GEMM_LOADS_IN(rows, nv, i) ((nv) == 2 && ((rows) ? (i) % 5 == 0 : (i) % 3 == 1))
 
 /* Rows of B that a "packs" tile fetches ahead, from as far as memory; with 32 registers, where the block before
  * has fetched most of it, no more than one set of L1 holds. */
@@ -111,10 +111,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const REAL *b = t->b, *const start = t->start;
     REAL *const c = t->c;
     const vtail tail = t->tail;
-    const int copies = !rows && GEMM_COPIES_IN(mr, nv);
-    const REAL *from = t->from[0], *from_2 = t->from[1];
-    const ptrdiff_t from_step = t->from_step, to_step = t->to_step;
-    REAL *to = t->to, *b_copy = t->b_copy;
+    REAL *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
     const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? 8 * ldb : t->b_ahead;
     const int ahead_shift = GEMM_COPIES ? 0 : t->ahead_shift;
@@ -137,25 +134,22 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             b_copy += nv * VL;
         }
         UNROLL for (int i = 0; i < mr; i++) {
-            const vec x = vset1(*(const REAL *)(a[i / 5] + (i % 5 == 3 ? step_3 : i % 5 * step)));
-            UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vfma(x, w[j], acc[i][j]);
+            const REAL *const x = (const REAL *)(a[i / 5] + (i % 5 == 3 ? step_3 : i % 5 * step));
+            UNROLL for (int j = 0; j < nv; j++)
+                if (GEMM_LOADS_IN(rows, nv, i))
+                    acc[i][j] = vfma_at(x, w[j], acc[i][j]);
+                else
+                    acc[i][j] = vfma(vset1(*x), w[j], acc[i][j]);
         }
         if (fetches) {
             UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
                 __builtin_prefetch(b + b_ahead + j * VL, 0, GEMM_MR > 8 ? 3 : 2);
             __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
-        if (copies) {
+        if (!rows && GEMM_COLS_FETCH(mr, nv)) {
             UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL);
-            memcpy(to, from, sizeof(REAL)); /* as integers: the vector units have no time for it */
-            memcpy(to + 1, from_2, sizeof(REAL));
             __builtin_prefetch(ahead, 0, 2);
             ahead += ahead_step;
-            __builtin_prefetch(from + t->fetch);
-            __builtin_prefetch(from_2 + t->fetch);
-            from += from_step;
-            from_2 += from_step;
-            to += to_step;
         }
         UNROLL for (int i = 0; i < mr; i += 5) a[i / 5] += a_cs * (ptrdiff_t)sizeof(REAL);
         b += ldb;

@@ -27,6 +27,17 @@ typedef uint64_t isa_u64 __attribute__((vector_size(64)));
 INLINE_ISA __m512 vfma_f32(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE_ISA __m512d vfma_f64(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
 
+/* In assembly: compilers load a number once where it is used twice. */
+#define HAVE_FMA_AT
+INLINE_ISA __m512 vfma_at_f32(const float *p, __m512 b, __m512 c) {
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*p));
+    return c;
+}
+INLINE_ISA __m512d vfma_at_f64(const double *p, __m512d b, __m512d c) {
+    __asm__("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(c) : "v"(b), "m"(*p));
+    return c;
+}
+
 #define HAVE_SQRT
 INLINE_ISA __m512 vsqrt_f32(__m512 a) { return _mm512_sqrt_ps(a); }
 INLINE_ISA __m512d vsqrt_f64(__m512d a) { return _mm512_sqrt_pd(a); }

@@ -15,6 +15,7 @@
 #undef vabs
 #undef vneg_if
 #undef vfma
+#undef vfma_at
 #undef vsqrt
 #undef vdiv
 #undef vgt
@@ -64,6 +65,7 @@
 #define vabs FN(vabs)
 #define vneg_if FN(vneg_if)
 #define vfma FN(vfma)
+#define vfma_at FN(vfma_at)
 #define vsqrt FN(vsqrt)
 #define vdiv FN(vdiv)
 #define vgt FN(vgt)

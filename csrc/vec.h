@@ -55,6 +55,12 @@ INLINE vf32 vfma_f32(vf32 a, vf32 b, vf32 c) { return a * b + c; }
 INLINE vf64 vfma_f64(vf64 a, vf64 b, vf64 c) { return a * b + c; }
 #endif
 
+/* p[0] * b + c, where the CPU can by an instruction that loads p[0] itself. */
+#ifndef HAVE_FMA_AT
+INLINE vf32 vfma_at_f32(const float *p, vf32 b, vf32 c) { return vfma_f32(vset1_f32(*p), b, c); }
+INLINE vf64 vfma_at_f64(const double *p, vf64 b, vf64 c) { return vfma_f64(vset1_f64(*p), b, c); }
+#endif
+
 #ifndef HAVE_SQRT
 INLINE vf32 vsqrt_f32(vf32 a) {
     UNROLL for (int i = 0; i < VEC_BYTES / 4; i++) a[i] = __builtin_sqrtf(a[i]);

@@ -91,7 +91,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const int masks = GEMM_MASKED_FREE && rest, alone = masks && !GEMM_MASKED_IN(mr, GEMM_NV);
     const ptrdiff_t vectors = n / VL + (masks && !alone);
     const int by_panels = !rows || first->b_copy || panel > NR;
-    const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
+    const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels || errands->narrow ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
     const ptrdiff_t each = wide ? vectors / wide : 0, more = vectors - each * wide, parts = wide + alone;
     const int advance = first->start != FN(zeros);
     FN(tile) t = *first;
@@ -236,6 +236,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         FN(look_soon)(g, strips, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
+    errands.narrow = strips == 1 && g->m > 6 && FN(b_ahead)(g, &b) == NR; /* lines from afar meet in few sets of L1 */
     for (ptrdiff_t r = 0, i = 0, mr; r < strips; r++, i += mr, a += mr * g->a_rs) {
         FN(tile) t = FN(first_tile)(g, last);
         mr = each + (r < more);

@@ -26,6 +26,7 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* without GEMM_COPIES, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;
+    int narrow;                 /* no tiles of more than GEMM_NV vectors */
     int soons, which;           /* how many of g->soon are fetched instead, and whose turn it is: */
     const void *const *soon;    /* a tile takes soon_turn elements of one of them from soon_at on, */
     ptrdiff_t soon_turn, soon_at, soon_step; /* soon_step for each step of k */
@@ -34,7 +35,7 @@ typedef struct {
 INLINE FN(errands) FN(no_errands)(void) {
     FN(errands) e;
     e.ahead = NULL;
-    e.fetch_c = e.soons = 0;
+    e.fetch_c = e.narrow = e.soons = 0;
     return e;
 }
 

@@ -2,10 +2,11 @@
  *
  * One body, always inlined with constant mr and nv, gives a function per shape. Two flavours differ
  * in which stride of A is 1: "rows" (a row of A is contiguous) and "cols" (a column is, or A was
- * copied so). With 32 registers the shapes of "rows" are 1x1..16, 2x1..8, 3..6x1..4, 7..14x1..2;
- * with 16 registers 1x1..8, 2x1..4, 3..4x1..3, 5..6x1..2. Few rows get more vectors: eight sums
- * must be under way at once (two units, four cycles each), and W then streams through in long
- * stretches. "cols" has one or two vectors: it serves dW, whose rows are many. */
+ * copied so). With 32 registers the shapes of "rows" are 1x1..16, 2x1..8, 3..6x1..4, 7..9x1..3,
+ * 10..14x1..2; with 16 registers 1x1..8, 2x1..4, 3..4x1..3, 5..6x1..2. Few rows get more vectors: eight
+ * sums must be under way at once (two units, four cycles each), an element of A is loaded once for all of
+ * them, and W then streams through in long stretches. "cols" has one or two vectors: it serves dW, whose
+ * rows are many. */
 
 typedef struct {
     ptrdiff_t k;
@@ -72,14 +73,15 @@ typedef struct {
 #define GEMM_NARROW(X) GEMM_PAIRS_6(X) GEMM_PAIRS_7(X)
 #define GEMM_SHAPES(X)                                                                         \
     GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)    \
-    GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X)
+    GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X) \
+    X(7, 3) X(8, 3) X(9, 3)
 #if GEMM_MR == 14
 #define GEMM_TALL(X) X(13) X(14)
 #else
 #define GEMM_TALL(X) X(11) X(12)
 #endif
 #define GEMM_NV_MAX 16
-#define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : 2)
+#define GEMM_WIDEST_ROWS(mr) ((mr) == 1 ? 16 : (mr) == 2 ? 8 : (mr) <= 6 ? 4 : (mr) <= 9 ? 3 : 2)
 #else
 #define GEMM_NARROW(X) GEMM_PAIRS_6(X)
 #define GEMM_SHAPES(X)                                                                         \

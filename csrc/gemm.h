@@ -55,6 +55,10 @@
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
+/* Rows of A whose copies are kept while the blocks of some k pass. They need not stay in L2, being read in
+ * order. */
+#define GEMM_KEPT 1024
+
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
 
@@ -125,7 +129,8 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
 /* The blocks in which a product is done, kc x nc of B, and what of them is copied. */
 typedef struct {
     ptrdiff_t kc, nc;
-    int packs_b, copies_a, whole; /* whole: rows of B, one after another */
+    int packs_b, copies_a, keeps_a; /* keeps_a: copies of strips for all columns */
+    int whole;                      /* rows of B, one after another */
 } FN(blocks);
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
@@ -152,6 +157,7 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
     s.copies_a = (s.packs_b && (GEMM_COPIES || g->a_cs != 1)) || /* "packs" tiles read rows or copies */
                  (scattered && s.nc >= 8 * NR && g->m >= 48);
+    s.keeps_a = s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n;
     return s;
 }
 
@@ -173,10 +179,11 @@ typedef struct {
     ptrdiff_t next_ld;
     int whole;        /* as in blocks */
     REAL *b_copy;     /* where the tiles of the first strip leave its panels, for the others; or NULL */
-    REAL *a_copy;     /* room for a strip of A; or NULL */
+    REAL *a_copy;     /* room for a strip of A, or for all of them; or NULL */
+    int keeps_a;
 } FN(block);
 
-/* What the tiles of the r-th strip, of mr rows, fetch; the rows of A that come after these are at `a`. */
+/* What the tiles of the r-th strip, of mr rows, fetch; the next strip of A is at `a`. */
 static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, ptrdiff_t strips,
                            ptrdiff_t mr, const REAL *a, FN(errands) *e) {
     const ptrdiff_t lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
@@ -201,7 +208,7 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
                    (turn >> shift) * FN(ceil_div)(b->n, NR) * e->ahead_turn;
         e->ahead_step = b->next_ld;
         e->ahead_shift = shift;
-    } else if (!b->a_copy && g->a_cs == 1 && g->a_rs == b->k) { /* the strips lie one after another */
+    } else if (b->a_copy ? b->keeps_a && b->j : g->a_cs == 1 && g->a_rs == b->k) { /* the strips follow one another */
         e->ahead = a;
         e->ahead_step = FN(ceil_div)(mr * NR, b->n);
         e->ahead_turn = e->ahead_step * b->k;
@@ -251,11 +258,12 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
         t.start_ld = b.p ? g->ldc : 0;
         if (b.a_copy) {
-            FN(copy_strip)(mr, b.k, a, g->a_rs, g->a_cs, b.a_copy);
-            t.a = b.a_copy;
+            REAL *const copy = b.a_copy + (b.keeps_a ? r * GEMM_MR * b.k : 0);
+            if (!b.keeps_a || b.j == 0) FN(copy_strip)(mr, g->m - i, b.k, a, g->a_rs, g->a_cs, copy);
+            t.a = copy;
             t.a_cs = GEMM_MR;
         }
-        FN(look_ahead)(g, &b, r, strips, mr, a + mr * g->a_rs, &errands);
+        FN(look_ahead)(g, &b, r, strips, mr, b.keeps_a ? t.a + GEMM_MR * b.k : a + mr * g->a_rs, &errands);
         FN(strip)(&t, mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
         if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, mr, b.n);
         if (!r && b.b_copy) {
@@ -293,17 +301,31 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
 
 /* Where C fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
  * pages, and each page is looked up once. Else all of k for some columns, while those of C stay. */
+static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
+    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s->kc) : 1; /* once also where k is 0 */
+    const ptrdiff_t widths = FN(ceil_div)(g->n, s->nc);
+    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s->whole};
+    if (s->copies_a) b.a_copy = (REAL *)g->work + (s->packs_b ? s->kc * s->nc : 0);
+    b.keeps_a = s->keeps_a && b.across;
+    for (ptrdiff_t i = 0; i < depths * widths; i++) {
+        b.p = (b.across ? i / widths : i % depths) * s->kc;
+        b.j = (b.across ? i % widths : i / depths) * s->nc;
+        FN(find_block)(g, s, &b);
+        FN(run_block)(g, &b);
+    }
+}
+
 static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
-    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s.kc) : 1; /* once also where k is 0 */
-    const ptrdiff_t widths = FN(ceil_div)(g->n, s.nc);
-    FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s.whole};
-    if (s.copies_a) b.a_copy = (REAL *)g->work + (s.packs_b ? s.kc * s.nc : 0);
-    for (ptrdiff_t i = 0; i < depths * widths; i++) {
-        b.p = (b.across ? i / widths : i % depths) * s.kc;
-        b.j = (b.across ? i % widths : i / depths) * s.nc;
-        FN(find_block)(g, &s, &b);
-        FN(run_block)(g, &b);
+    const ptrdiff_t chunks = s.keeps_a ? FN(ceil_div)(g->m, GEMM_KEPT) : 1;
+    fnn_gemm rows = *g;
+    for (ptrdiff_t q = 0; q < chunks; q++) {
+        const ptrdiff_t i = FN(part)(g->m, chunks, q);
+        rows.m = FN(part)(g->m, chunks, q + 1) - i;
+        rows.a = (const REAL *)g->a + i * g->a_rs;
+        rows.c = (REAL *)g->c + i * g->ldc;
+        if (g->saved) rows.saved = (const REAL *)g->saved + i * g->lds;
+        FN(run_blocks)(&rows, &s);
     }
 }
 
@@ -317,7 +339,7 @@ static void FN(transposed)(const fnn_gemm *g) {
     const ptrdiff_t m = g->m, ld = FN(round_up)(m, VL);
     REAL *const a = g->work, *const c = a + g->k * ld;
     FN(errands) none = FN(no_errands)();
-    FN(transpose)(m, g->k, g->a, g->a_rs, a, ld);
+    FN(transpose)(m, m, g->k, g->a, g->a_rs, a, ld);
     for (ptrdiff_t j = 0; j < g->n; j += T_COLUMNS) {
         const ptrdiff_t n = FN(least)(T_COLUMNS, g->n - j), strips = FN(ceil_div)(n, GEMM_MR);
         for (ptrdiff_t q = 0; g->bias && q < n; q++) {
@@ -337,7 +359,7 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.start_ld = g->bias ? ld : 0;
             FN(strip)(&t, FN(part)(n, strips, r + 1) - begin, m, 1, 0, &none);
         }
-        FN(transpose)(n, m, c, ld, (REAL *)g->c + j, g->ldc);
+        FN(transpose)(n, n, m, c, ld, (REAL *)g->c + j, g->ldc);
         if (FN(act_after)(g)) FN(finish)(g, 0, j, m, n);
     }
 }
@@ -358,7 +380,9 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     _Static_assert(PANEL_DEPTH * NR <= KC * (NR + GEMM_MR), "a panel fits too");
-    const ptrdiff_t packed = FN(least)(depth * width, block) + GEMM_MR * depth;
+    const int keeps = b_cs != 1 || (m >= GEMM_WORTH && n * k * (ptrdiff_t)sizeof(REAL) > GEMM_APART_PACKED);
+    const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
+    const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
     const ptrdiff_t strips = GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);

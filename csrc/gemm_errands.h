@@ -6,10 +6,11 @@ INLINE void FN(prefetch_c)(const REAL *c, ptrdiff_t mr, ptrdiff_t ldc) {
         UNROLL for (int q = 0; q < GEMM_NV; q++) __builtin_prefetch(c + q * VL, 1);
 }
 
-/* A strip of A, mr x k elements, to k columns of GEMM_MR. */
-static void FN(copy_strip)(ptrdiff_t mr, ptrdiff_t k, const REAL *a, ptrdiff_t a_rs, ptrdiff_t a_cs, REAL *to) {
+/* A strip of A, mr x k elements, to k columns of GEMM_MR. From `a` on there are `rows` rows, mr or more. */
+static void FN(copy_strip)(ptrdiff_t mr, ptrdiff_t rows, ptrdiff_t k, const REAL *a, ptrdiff_t a_rs, ptrdiff_t a_cs,
+                           REAL *to) {
     if (a_cs == 1) {
-        FN(transpose)(mr, k, a, a_rs, to, GEMM_MR);
+        FN(transpose)(mr, rows, k, a, a_rs, to, GEMM_MR);
     } else if (mr == GEMM_MR) {
         for (ptrdiff_t p = 0; p < k; p++) memcpy(to + p * GEMM_MR, a + p * a_cs, GEMM_MR * sizeof(REAL));
     } else {

@@ -57,8 +57,9 @@ static void FN(transpose_part)(ptrdiff_t height, ptrdiff_t width, const REAL *p,
     UNROLL for (int q = 0; q < LANES; q++) vstore(columns + q * LANES, r[q]);
 }
 
-/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. */
-static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
+/* dst[j * ldd + i] = src[i * lds + j] for i < m, j < n. There are `rows` rows of src, m or more: squares are read
+ * whole where they exist, though less is stored. */
+static void FN(transpose)(ptrdiff_t m, ptrdiff_t rows, ptrdiff_t n, const REAL *src, ptrdiff_t lds, REAL *dst,
                           ptrdiff_t ldd) {
     enum { LANES = VEC_BYTES / sizeof(REAL) };
     for (ptrdiff_t i = 0; i < m; i += LANES) {
@@ -68,10 +69,13 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *src, ptrdiff_t l
             const ptrdiff_t width = n - j < LANES ? n - j : LANES;
             const REAL *const s = src + i * lds + j;
             REAL *const d = dst + j * ldd + i;
-            if (width == LANES && height == LANES) {
+            if (width == LANES && i + LANES <= rows) {
                 vec r[LANES];
                 FN(transpose_square)(s, lds, r);
-                UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
+                if (height == LANES)
+                    UNROLL for (int q = 0; q < LANES; q++) vstore(d + q * ldd, r[q]);
+                else
+                    UNROLL for (int q = 0; q < LANES; q++) vstore_t(d + q * ldd, r[q], down);
             } else {
                 REAL columns[LANES * LANES] __attribute__((aligned(VEC_BYTES)));
                 FN(transpose_part)(height, width, s, lds, columns);
@@ -89,7 +93,7 @@ static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, 
     enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 8 };
     if (b_cs != 1) {
         for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
-            FN(transpose)(n - j < WIDTH ? n - j : WIDTH, k, b + j * b_cs, b_cs, dst, WIDTH);
+            FN(transpose)(n - j < WIDTH ? n - j : WIDTH, n - j, k, b + j * b_cs, b_cs, dst, WIDTH);
         return;
     }
     ptrdiff_t j = 0;

@@ -410,6 +410,20 @@ static void check_large_epilogues(const fnn_kernels *k) {
     problem_free(&p);
 }
 
+/* Many rows, whose copies are kept, in two parts. */
+static void check_kept(const fnn_kernels *k) {
+    const ptrdiff_t m = 1100, n = 530, depth = 400;
+    problem p = problem_make(k, (size_t)(m * (n + PAD) * k->itemsize));
+    check_epilogue(&p, DX, m, n, depth, FNN_LEAKY_RELU, 0.01, 1);
+    shape(&p, DX, m, n, depth, PAD, 0, 1, 0);
+    set_guards(&p);
+    run(&p, &p.g);
+    check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));
+    check_block(&p, 530, 50, 0, n);
+    check_block(&p, m - 9, 9, 40, n - 40);
+    problem_free(&p);
+}
+
 static void set_a(problem *p, ptrdiff_t i, ptrdiff_t q, double value) {
     check_set(p->k, (void *)p->g.a, i * p->g.a_rs + q * p->g.a_cs, value);
 }
@@ -526,6 +540,7 @@ int check_gemm(const fnn_kernels *k) {
     else
         check_random(k, 50, 80, 1000, 0);
     check_large(k);
+    check_kept(k);
     check_large_turned(k);
     check_whole(k);
     check_deep(k);

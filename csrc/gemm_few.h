@@ -17,7 +17,7 @@
 #define TURN_SQUARES (VEC_BYTES == 64 && F32) /* other vectors hold no line; float64 gains a twentieth */
 #define TURN_MOST (TURN_SQUARES ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
-#define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory */
+#define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory, where nothing is known of the cache */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
  * whose sums are further apart) come within a few steps of a store. */
 #define STREAM_APART (VEC_BYTES > 32 ? 512 : 768)
@@ -89,7 +89,8 @@ static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, c
     const REAL *x = g->a;
     const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs, groups = FN(ceil_div)(g->m, STREAM_ROWS);
     /* One row with 16 registers keeps so many loads under way that fetches are in their way. */
-    const int far = (GEMM_MR > 8 || g->m > 1) && g->k * ldb * (ptrdiff_t)sizeof(REAL) > STREAM_FAR;
+    const ptrdiff_t beyond = g->cache ? (ptrdiff_t)(g->cache / 4 * 3) : STREAM_FAR;
+    const int far = (GEMM_MR > 8 || g->m > 1) && g->k * ldb * (ptrdiff_t)sizeof(REAL) > beyond;
     for (ptrdiff_t p = 0, terms; p < g->k; p += terms, x += terms * cs, b += terms * ldb) {
         const int count = p + STREAM(g->m) <= g->k ? STREAM(g->m) : 1;
         const ptrdiff_t turns = groups > 1 ? 1 : (g->k - p) / count;

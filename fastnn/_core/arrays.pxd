@@ -46,3 +46,6 @@ cdef class Buffer:
 # Where the elements of a C-contiguous ndarray begin, which keeps them as long as it lives; NULL for
 # None or no elements.
 cdef char *bytes_of(object array) except? NULL
+
+# Bytes of the outermost cache, or 0 where the system does not tell.
+cdef size_t outer_cache() noexcept nogil

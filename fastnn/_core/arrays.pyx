@@ -385,3 +385,26 @@ cdef class Buffer:
 
     def __dealloc__(self):
         PyMem_RawFree(self.block)
+
+
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <unistd.h>
+    #endif
+    static size_t ask_outer_cache(void) {
+    #ifdef _SC_LEVEL3_CACHE_SIZE
+        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+        return size > 0 ? (size_t)size : 0;
+    #else
+        return 0;
+    #endif
+    }
+    """
+    size_t ask_outer_cache()
+
+cdef size_t OUTER_CACHE = ask_outer_cache()    # asked once: it takes instructions that a virtual machine must trap
+
+
+cdef size_t outer_cache() noexcept nogil:
+    return OUTER_CACHE

@@ -55,6 +55,7 @@ cdef extern from "fastnn.h" nogil:
         void *work
         const void *soon[3]
         size_t soon_bytes
+        size_t cache
 
     ctypedef struct fnn_stream:
         uint64_t seed, stream

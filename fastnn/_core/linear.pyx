@@ -14,7 +14,7 @@ import numpy as np
 from libc.string cimport memset
 
 from fastnn._core.arrays cimport (
-    PACKED, ROWS, ROWS_OR_COLUMNS, Buffer, View, as_slope, dtype_of, memory_of, take, take_out,
+    PACKED, ROWS, ROWS_OR_COLUMNS, Buffer, View, as_slope, dtype_of, memory_of, outer_cache, take, take_out,
 )
 from fastnn._core.csrc cimport (
     FNN_IDENTITY, FNN_LEAKY_RELU, fnn_act, fnn_dtype, fnn_gemm, fnn_kernels,
@@ -231,7 +231,7 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
         take_out(out, "out", shape, vx.dtype, inputs, None, &vy)
     g.a, g.a_rs, g.a_cs = vx.data, vx.row_stride, 1
     g.b, g.b_rs, g.b_cs = vw.data, vw.column_stride, vw.row_stride if vw.rows > 1 else 1
-    g.c = vy.data
+    g.c, g.cache = vy.data, outer_cache()
     f.K = kernels(<fnn_dtype>vx.dtype)
     f.parts = team_size(part_ns(f.K, g, g.m, g.n))
     if f.parts > 1:

@@ -9,6 +9,7 @@ a sum, so the bits do not depend on the team.
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
+from fastnn._core.arrays cimport outer_cache
 from fastnn._core.csrc cimport FNN_IDENTITY, fnn_act, fnn_gemm, fnn_kernels, fnn_stream
 from fastnn._core.losses cimport loss_rows
 from fastnn._core.threads cimport team_barrier, team_claim, team_share
@@ -69,7 +70,7 @@ cdef void linear_block(const Net *net, const Op *op, fnn_act act, Py_ssize_t r0,
     g.bias = net.parameters + (op.bias + c0) * size if op.bias >= 0 else NULL
     g.c, g.ldc = y + (r0 * op.n_out + c0) * size, op.n_out
     g.act, g.slope = act, op.slope
-    g.work = work
+    g.work, g.cache = work, outer_cache()
     net.K.gemm(&g)
 
 

@@ -153,9 +153,10 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         s.nc = FN(round_up)(g->n, NR);
         if (!s.whole) s.nc = FN(least)(s.nc, block / (s.kc * size) / NR * NR);
     }
-    /* Its rows in one set of L1 each, or a row of lines for each column: both fall out of L1. */
+    /* Its rows in one set of L1, or a line of each for each step: both fall out of L1. A "packs" tile reads rows
+     * or copies. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
-    s.copies_a = (s.packs_b && (GEMM_COPIES || g->a_cs != 1)) || /* "packs" tiles read rows or copies */
+    s.copies_a = (s.packs_b && g->b_cs == 1 && (GEMM_COPIES || g->a_cs != 1)) ||
                  (scattered && s.nc >= 8 * NR && g->m >= 48);
     s.keeps_a = s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n;
     return s;

@@ -412,10 +412,10 @@ static void check_large_epilogues(const fnn_kernels *k) {
 
 /* Many rows, whose copies are kept, in two parts. */
 static void check_kept(const fnn_kernels *k) {
-    const ptrdiff_t m = 1100, n = 530, depth = 400;
-    problem p = problem_make(k, (size_t)(m * (n + PAD) * k->itemsize));
-    check_epilogue(&p, DX, m, n, depth, FNN_LEAKY_RELU, 0.01, 1);
-    shape(&p, DX, m, n, depth, PAD, 0, 1, 0);
+    const ptrdiff_t m = 1100, n = 1000, depth = 400;
+    problem p = problem_make(k, (size_t)((m + depth) * (n + PAD) * k->itemsize));
+    check_epilogue(&p, FORWARD, m, n, depth, FNN_LEAKY_RELU, 0.01, 1);
+    shape(&p, FORWARD, m, n, depth, PAD, 0, 1, 0);
     set_guards(&p);
     run(&p, &p.g);
     check_that(guards_hold(&p), "%s: guards broken", fnn_isa_name(k->isa));

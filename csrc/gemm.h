@@ -5,8 +5,9 @@
  *   blocked     the same on blocks of B (kc x nc) that stay in L2 while all strips of A pass (Goto and
  *               van de Geijn 2008). Where the rows of A are many, the block is copied to panels that lie
  *               one after another: by the tiles of the first strip, which have its vectors in
- *               registers; or before, where it must be transposed. The tiles of the last strips fetch the
- *               next block into L2.
+ *               registers; or before, where it must be transposed. Strips of A are copied where their
+ *               rows or columns fall out of L1, or the tiles that copy B want it: once for all columns where
+ *               there are several blocks of them. The tiles of the last strips fetch the next block.
  *   by panels   with 16 registers, the forward pass and dX from some rows on: one panel of B stays in L1
  *               while strips of A pass.
  *   transposed  for dX with few rows: C^T = B^T A^T has W's rows in the role of A, so that only
@@ -41,7 +42,7 @@
 #define GEMM_APART 3584
 #define GEMM_APART_PACKED GEMM_LARGE
 #define GEMM_WHOLE (512 << 10)
-#define GEMM_PANELS 0 /* not measured; where tiles mask or copy, `tail` and a "packs" that reads rows are missing */
+#define GEMM_PANELS 0 /* not measured; with GEMM_MASKED_FREE and GEMM_COPIES `tail` and a "packs" of rows are missing */
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)
@@ -55,9 +56,14 @@
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
-/* Rows of A whose copies are kept while the blocks of some k pass. They need not stay in L2, being read in
- * order. */
+/* Rows of A that pay for a copy, where B is not copied. */
+#define GEMM_COPIED 48
+/* Rows of A whose copies are kept while the blocks of some k pass, and the least for which B is copied anew. They
+ * need not stay in L2, being read in order. */
 #define GEMM_KEPT 1024
+#define GEMM_KEPT_LEAST 256
+/* Bytes of B from which also two strips fetch the next block. */
+#define GEMM_FAR (24 << 20)
 
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
@@ -106,7 +112,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
         const ptrdiff_t nv = i < wide ? each + (i < more) : 1;
         if (masks && i == parts - 1) t.tail = vtail_make(rest);
         FN(take_errands)(&t, errands, GEMM_COLS_FETCH(mr, nv));
-        if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + NR : first->c + mr * t.ldc, mr, t.ldc);
+        if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + nv * VL : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {
             assert(FN(packs_tiles)[mr - 1]);
             FN(packs_tiles)[mr - 1](&t);
@@ -129,8 +135,8 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
 /* The blocks in which a product is done, kc x nc of B, and what of them is copied. */
 typedef struct {
     ptrdiff_t kc, nc;
-    int packs_b, copies_a, keeps_a; /* keeps_a: copies of strips for all columns */
-    int whole;                      /* rows of B, one after another */
+    int packs_b, copies_a, whole; /* whole: rows of B, one after another */
+    ptrdiff_t kept;               /* rows of A at a time whose copies serve all columns, or 0 */
 } FN(blocks);
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
@@ -153,12 +159,15 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         s.nc = FN(round_up)(g->n, NR);
         if (!s.whole) s.nc = FN(least)(s.nc, block / (s.kc * size) / NR * NR);
     }
-    /* Its rows in one set of L1, or a line of each for each step: both fall out of L1. A "packs" tile reads rows
-     * or copies. */
+    /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. A "packs" tile reads rows or
+     * copies. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
     s.copies_a = (s.packs_b && g->b_cs == 1 && (GEMM_COPIES || g->a_cs != 1)) ||
-                 (scattered && s.nc >= 8 * NR && g->m >= 48);
-    s.keeps_a = s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n;
+                 (scattered && s.nc >= 8 * NR && g->m >= GEMM_COPIED);
+    if (s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n) {
+        s.kept = FN(least)(GEMM_KEPT, GEMM_C / (g->ldc * size));
+        if (s.kept < GEMM_KEPT_LEAST) s.kept = 0;
+    }
     return s;
 }
 
@@ -184,7 +193,7 @@ typedef struct {
     int keeps_a;
 } FN(block);
 
-/* What the tiles of the r-th strip, of mr rows, fetch; the next strip of A is at `a`. */
+/* What the tiles of the r-th strip, of mr rows, fetch; the next strip of A, or its copy, is at `a`. */
 static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, ptrdiff_t strips,
                            ptrdiff_t mr, const REAL *a, FN(errands) *e) {
     const ptrdiff_t lines = NR * (ptrdiff_t)sizeof(REAL) / 64;
@@ -217,7 +226,7 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     }
 }
 
-/* What the caller wants soon, in equal parts for all tiles that copy, one of the arrays each. */
+/* What the caller wants soon, in equal parts for all tiles of GEMM_COLS_FETCH, one of the arrays each. */
 static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
     const ptrdiff_t tiles = strips * (g->n / NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
     while (e->soons < 3 && g->soon[e->soons]) e->soons++;
@@ -227,11 +236,18 @@ static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
     e->soon_at = e->which = 0;
 }
 
-/* What the first strip fetches of a B that only the outer caches hold: the rows that come soon; or, where
- * these would push each other out of the few sets of L1 in which they meet, the columns of the next tile. */
+/* Of a B that only the outer caches hold: whether its rows would push each other out of the few sets of L1 in
+ * which they meet. */
+INLINE int FN(meet_from_far)(const fnn_gemm *g, const FN(block) *b) {
+    const int far = g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE;
+    return far && b->ldb * (ptrdiff_t)sizeof(REAL) % 2048 == 0;
+}
+
+/* What the first strip fetches of such a B: the columns of the next tile; of another from afar the rows that come
+ * soon. */
 static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
-    if (g->n * g->k * (ptrdiff_t)sizeof(REAL) <= GEMM_LARGE) return 0;
-    return b->ldb * (ptrdiff_t)sizeof(REAL) % 2048 ? 8 * b->ldb : NR;
+    if (FN(meet_from_far)(g, b)) return NR;
+    return g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE ? 8 * b->ldb : 0;
 }
 
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
@@ -244,7 +260,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         FN(look_soon)(g, strips, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
-    errands.narrow = strips == 1 && g->m > 6 && FN(b_ahead)(g, &b) == NR; /* lines from afar meet in few sets of L1 */
+    errands.narrow = strips == 1 && g->m > 6 && FN(meet_from_far)(g, &b);
     for (ptrdiff_t r = 0, i = 0, mr; r < strips; r++, i += mr, a += mr * g->a_rs) {
         FN(tile) t = FN(first_tile)(g, last);
         mr = each + (r < more);
@@ -292,7 +308,7 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->panel = s->copies_a || s->kc < g->k ? NR : 0;
     if (s->packs_b) b->b_copy = g->work;
     const ptrdiff_t bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
-    if (GEMM_COPIES && !s->packs_b && !s->whole && g->m <= 2 * GEMM_MR && bytes <= STREAM_FAR) return;
+    if (GEMM_COPIES && !s->packs_b && !s->whole && g->m <= 2 * GEMM_MR && bytes <= GEMM_FAR) return;
     b->next_ld = g->b_rs;
     const int right = b->j + b->n < g->n, down = b->p + b->k < g->k;
     const REAL *const below = base + (b->p + b->k) * g->b_rs + (b->across ? 0 : b->j);
@@ -300,14 +316,14 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, FN(block) *b)
     b->next = b->across ? (right ? beside : down ? below : NULL) : down ? below : right ? beside : NULL;
 }
 
-/* Where C fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
+/* Where C, of these rows, fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
  * pages, and each page is looked up once. Else all of k for some columns, while those of C stay. */
 static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
     const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s->kc) : 1; /* once also where k is 0 */
     const ptrdiff_t widths = FN(ceil_div)(g->n, s->nc);
     FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s->whole};
     if (s->copies_a) b.a_copy = (REAL *)g->work + (s->packs_b ? s->kc * s->nc : 0);
-    b.keeps_a = s->keeps_a && b.across;
+    b.keeps_a = s->kept > 0; /* then C fits */
     for (ptrdiff_t i = 0; i < depths * widths; i++) {
         b.p = (b.across ? i / widths : i % depths) * s->kc;
         b.j = (b.across ? i % widths : i / depths) * s->nc;
@@ -316,9 +332,10 @@ static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
     }
 }
 
+/* Where copies are kept, as many rows at a time as there is room for. */
 static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
-    const ptrdiff_t chunks = s.keeps_a ? FN(ceil_div)(g->m, GEMM_KEPT) : 1;
+    const ptrdiff_t chunks = s.kept ? FN(ceil_div)(g->m, s.kept) : 1;
     fnn_gemm rows = *g;
     for (ptrdiff_t q = 0; q < chunks; q++) {
         const ptrdiff_t i = FN(part)(g->m, chunks, q);
@@ -381,7 +398,8 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     _Static_assert(PANEL_DEPTH * NR <= KC * (NR + GEMM_MR), "a panel fits too");
-    const int keeps = b_cs != 1 || (m >= GEMM_WORTH && n * k * (ptrdiff_t)sizeof(REAL) > GEMM_APART_PACKED);
+    const int large = n * k * (ptrdiff_t)sizeof(REAL) > GEMM_APART_PACKED;
+    const int keeps = GEMM_COPIES && (b_cs == 1 ? m >= GEMM_WORTH && large : m >= GEMM_COPIED);
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
     const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */

@@ -6,24 +6,11 @@ INLINE void FN(prefetch_c)(const REAL *c, ptrdiff_t mr, ptrdiff_t ldc) {
         UNROLL for (int q = 0; q < GEMM_NV; q++) __builtin_prefetch(c + q * VL, 1);
 }
 
-/* A strip of A, mr x k elements, to k columns of GEMM_MR. From `a` on there are `rows` rows, mr or more. */
-static void FN(copy_strip)(ptrdiff_t mr, ptrdiff_t rows, ptrdiff_t k, const REAL *a, ptrdiff_t a_rs, ptrdiff_t a_cs,
-                           REAL *to) {
-    if (a_cs == 1) {
-        FN(transpose)(mr, rows, k, a, a_rs, to, GEMM_MR);
-    } else if (mr == GEMM_MR) {
-        for (ptrdiff_t p = 0; p < k; p++) memcpy(to + p * GEMM_MR, a + p * a_cs, GEMM_MR * sizeof(REAL));
-    } else {
-        for (ptrdiff_t p = 0; p < k; p++)
-            for (ptrdiff_t i = 0; i < mr; i++) to[p * GEMM_MR + i] = a[p * a_cs + i];
-    }
-}
-
 /* What the tiles of a strip fetch. */
 typedef struct {
     const REAL *ahead;     /* what is fetched: from the next block of B a line of each row, a tile, or, where
-                            * it is one run, a line a step; or from the next strip of A, where it is not
-                            * copied, some elements a step */
+                            * it is one run, a line a step; or from the next strip of A, where that is one
+                            * run or a kept copy, some elements a step */
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* without GEMM_COPIES, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;

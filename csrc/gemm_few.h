@@ -89,7 +89,7 @@ static void FN(stream_columns)(const fnn_gemm *g, ptrdiff_t n, ptrdiff_t head, c
     const REAL *x = g->a;
     const ptrdiff_t rs = g->a_rs, cs = g->a_cs, ldb = g->b_rs, groups = FN(ceil_div)(g->m, STREAM_ROWS);
     /* One row with 16 registers keeps so many loads under way that fetches are in their way. */
-    const ptrdiff_t beyond = g->cache ? (ptrdiff_t)(g->cache / 4 * 3) : STREAM_FAR;
+    const ptrdiff_t beyond = g->cache ? (ptrdiff_t)(g->cache / 4 * 3) : STREAM_FAR; /* other data is there too */
     const int far = (GEMM_MR > 8 || g->m > 1) && g->k * ldb * (ptrdiff_t)sizeof(REAL) > beyond;
     for (ptrdiff_t p = 0, terms; p < g->k; p += terms, x += terms * cs, b += terms * ldb) {
         const int count = p + STREAM(g->m) <= g->k ? STREAM(g->m) : 1;

@@ -86,6 +86,20 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t rows, ptrdiff_t n, const REAL *
     }
 }
 
+/* A strip of A, mr x k elements, to k columns of GEMM_MR. From `a` on there are `rows` rows, mr or more, which may
+ * be copied too. */
+static void FN(copy_strip)(ptrdiff_t mr, ptrdiff_t rows, ptrdiff_t k, const REAL *a, ptrdiff_t a_rs, ptrdiff_t a_cs,
+                           REAL *to) {
+    if (a_cs == 1) {
+        FN(transpose)(mr, rows, k, a, a_rs, to, GEMM_MR);
+    } else if (rows >= GEMM_MR) {
+        for (ptrdiff_t p = 0; p < k; p++) memcpy(to + p * GEMM_MR, a + p * a_cs, GEMM_MR * sizeof(REAL));
+    } else {
+        for (ptrdiff_t p = 0; p < k; p++)
+            for (ptrdiff_t i = 0; i < mr; i++) to[p * GEMM_MR + i] = a[p * a_cs + i];
+    }
+}
+
 /* B (k x n), whose rows or columns are contiguous, as panels of GEMM_NV vectors, each k rows long, one
  * after another. */
 static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, ptrdiff_t b_cs,
@@ -93,7 +107,7 @@ static void FN(pack_b)(ptrdiff_t k, ptrdiff_t n, const REAL *b, ptrdiff_t b_rs, 
     enum { WIDTH = GEMM_NV * (VEC_BYTES / sizeof(REAL)), AHEAD = 8 };
     if (b_cs != 1) {
         for (ptrdiff_t j = 0; j < n; j += WIDTH, dst += k * WIDTH)
-            FN(transpose)(n - j < WIDTH ? n - j : WIDTH, n - j, k, b + j * b_cs, b_cs, dst, WIDTH);
+            FN(transpose)(FN(least)(n - j, WIDTH), FN(least)(n - j, WIDTH), k, b + j * b_cs, b_cs, dst, WIDTH);
         return;
     }
     ptrdiff_t j = 0;

@@ -35,7 +35,7 @@ typedef struct {
 #ifndef GEMM_MASKED_FREE
 #define GEMM_MASKED_FREE 0
 #endif
-/* Whether strips of A are copied wherever B is. */
+/* Whether strips of A are copied wherever tiles copy B. */
 #ifndef GEMM_COPIES
 #define GEMM_COPIES 0
 #endif
@@ -149,7 +149,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
             __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
         if (!rows && GEMM_COLS_FETCH(mr, nv)) {
-            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL);
+            if (!packs)
+                UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL);
             __builtin_prefetch(ahead, 0, 2);
             ahead += ahead_step;
         }

@@ -8,7 +8,7 @@
  *   vset1(s)              every lane s            vload(p), vstore(p, v)     unaligned
  *   vtail_make(n)         the first n lanes, 0 <= n <= lanes
  *   vload_t, vstore_t     only those lanes are read (others 0) or written
- *   vfma(a, b, c)         a b + c, one rounding where the hardware has it
+ *   vfma(a, b, c)         a b + c, one rounding where the hardware has it; vfma_at(p, b, c)  p[0] b + c
  *   vsqrt(a)              correctly rounded
  *   vdiv(a, b)            a / b, or for float32 with AVX-512 nearly always that: see there
  *   vgt vge vlt veq       masks; false where a lane is NaN

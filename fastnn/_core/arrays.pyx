@@ -1,4 +1,5 @@
-"""The one place that checks arrays; their addresses; memory that is kept from call to call.
+"""The one place that checks arrays; their addresses; memory that is kept from call to
+call; how much of it the machine's caches hold.
 
 An ndarray is looked at through NumPy's own C structure rather than a typed memoryview: one body
 serves both dtypes and tells the strides of an array that is not packed, and it takes a few
@@ -387,23 +388,20 @@ cdef class Buffer:
         PyMem_RawFree(self.block)
 
 
-cdef extern from *:
-    """
-    #ifdef __linux__
-    #include <unistd.h>
-    #endif
-    static size_t ask_outer_cache(void) {
-    #ifdef _SC_LEVEL3_CACHE_SIZE
-        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-        return size > 0 ? (size_t)size : 0;
-    #else
-        return 0;
-    #endif
-    }
-    """
-    size_t ask_outer_cache()
+def _outer_cache():
+    """Bytes of the outermost cache that the first CPU shares, 0 where Linux does not tell. (sysconf may add up
+    all caches of a CPU that has several.)"""
+    for level in (3, 2):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu0/cache/index{level}/size") as file:
+                size = file.read().strip()
+            return int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]]
+        except (OSError, ValueError, IndexError, KeyError):
+            pass
+    return 0
 
-cdef size_t OUTER_CACHE = ask_outer_cache()    # asked once: it takes instructions that a virtual machine must trap
+
+cdef size_t OUTER_CACHE = _outer_cache()
 
 
 cdef size_t outer_cache() noexcept nogil:

@@ -309,7 +309,7 @@ cdef class Plan:
             widest = max(widest, net.ops[i].n_out)
         self.layout = None
         net.gemm_bytes = self.gemm_bytes(&net, m, True)
-        # Some strips, of which tiles copy one while they do another; at least one.
+        # Some strips, for which a call of the kernel pays; at least one.
         net.near_bytes = aligned(net.K.gemm_mr * widest * itemsize)
         net.near_bytes = max(net.near_bytes, min(4 * net.near_bytes, <size_t>NEAR), <size_t>NEAR // 2)
         # Once to add up the sizes, once to hand out the addresses.

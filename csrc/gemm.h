@@ -164,7 +164,7 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
     s.copies_a = (s.packs_b && g->b_cs == 1 && (GEMM_COPIES || g->a_cs != 1)) ||
                  (scattered && s.nc >= 8 * NR && g->m >= GEMM_COPIED);
-    if (s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n) {
+    if (GEMM_COPIES && s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n) {
         s.kept = FN(least)(GEMM_KEPT, GEMM_C / (g->ldc * size));
         if (s.kept < GEMM_KEPT_LEAST) s.kept = 0;
     }
@@ -323,7 +323,7 @@ static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
     const ptrdiff_t widths = FN(ceil_div)(g->n, s->nc);
     FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s->whole};
     if (s->copies_a) b.a_copy = (REAL *)g->work + (s->packs_b ? s->kc * s->nc : 0);
-    b.keeps_a = s->kept > 0; /* then C fits */
+    b.keeps_a = GEMM_COPIES && s->kept > 0; /* then C fits */
     for (ptrdiff_t i = 0; i < depths * widths; i++) {
         b.p = (b.across ? i / widths : i % depths) * s->kc;
         b.j = (b.across ? i % widths : i / depths) * s->nc;
@@ -335,7 +335,7 @@ static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
 /* Where copies are kept, as many rows at a time as there is room for. */
 static void FN(by_blocks)(const fnn_gemm *g) {
     const FN(blocks) s = FN(block_sizes)(g);
-    const ptrdiff_t chunks = s.kept ? FN(ceil_div)(g->m, s.kept) : 1;
+    const ptrdiff_t chunks = GEMM_COPIES && s.kept ? FN(ceil_div)(g->m, s.kept) : 1;
     fnn_gemm rows = *g;
     for (ptrdiff_t q = 0; q < chunks; q++) {
         const ptrdiff_t i = FN(part)(g->m, chunks, q);

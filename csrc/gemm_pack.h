@@ -90,7 +90,8 @@ static void FN(transpose)(ptrdiff_t m, ptrdiff_t rows, ptrdiff_t n, const REAL *
  * be copied too. */
 static void FN(copy_strip)(ptrdiff_t mr, ptrdiff_t rows, ptrdiff_t k, const REAL *a, ptrdiff_t a_rs, ptrdiff_t a_cs,
                            REAL *to) {
-    if (a_cs == 1) {
+    assert(GEMM_COPIES || a_cs != 1);
+    if (GEMM_COPIES && a_cs == 1) {
         FN(transpose)(mr, rows, k, a, a_rs, to, GEMM_MR);
     } else if (rows >= GEMM_MR) {
         for (ptrdiff_t p = 0; p < k; p++) memcpy(to + p * GEMM_MR, a + p * a_cs, GEMM_MR * sizeof(REAL));

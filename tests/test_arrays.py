@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,3 +272,11 @@ def test_finite():
     for bad in (np.nan, np.inf, -np.inf, 10**400, np.float32("nan")):
         with pytest.raises(ValueError, match=r"^rate: expected a finite number, got "):
             arrays.as_finite(bad, "rate")
+
+
+def test_outer_cache():
+    """What Linux says of the first CPU, in KiB; 0 where it says nothing."""
+    caches = Path("/sys/devices/system/cpu/cpu0/cache")
+    sizes = [caches / f"index{level}/size" for level in (3, 2)]
+    told = next((size.read_text().strip() for size in sizes if size.exists()), "0K")
+    assert f"{arrays._outer_cache() >> 10}K" == told

@@ -279,4 +279,4 @@ def test_outer_cache():
     caches = Path("/sys/devices/system/cpu/cpu0/cache")
     sizes = [caches / f"index{level}/size" for level in (3, 2)]
     told = next((size.read_text().strip() for size in sizes if size.exists()), "0K")
-    assert f"{arrays._outer_cache() >> 10}K" == told
+    assert f"{arrays.find_outer_cache() >> 10}K" == told

@@ -388,7 +388,7 @@ cdef class Buffer:
         PyMem_RawFree(self.block)
 
 
-def _outer_cache():
+def find_outer_cache():
     """Bytes of the outermost cache that the first CPU shares, 0 where Linux does not tell. (sysconf may add up
     all caches of a CPU that has several.)"""
     for level in (3, 2):
@@ -401,7 +401,7 @@ def _outer_cache():
     return 0
 
 
-cdef size_t OUTER_CACHE = _outer_cache()
+cdef size_t OUTER_CACHE = find_outer_cache()
 
 
 cdef size_t outer_cache() noexcept nogil:

@@ -66,6 +66,12 @@ INLINE_ISA void vstore_t_f64(double *p, __m256d v, __m256i t) { _mm256_maskstore
 #define HAVE_MUL32
 INLINE_ISA isa_u64 vmul32(isa_u64 a, isa_u64 b) { return (isa_u64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 
+#define HAVE_PAIR32
+typedef uint32_t isa_u32 __attribute__((vector_size(32)));
+INLINE_ISA isa_u32 vpair32(isa_u64 even, isa_u64 odd) {
+    return (isa_u32)_mm256_blend_ps((__m256)even, _mm256_moveldup_ps((__m256)odd), 0xaa);
+}
+
 #define HAVE_STREAM
 INLINE_ISA void vstream_f32(float *p, __m256 v) { _mm256_stream_ps(p, v); }
 INLINE_ISA void vstream_f64(double *p, __m256d v) { _mm256_stream_pd(p, v); }

@@ -101,6 +101,12 @@ INLINE_ISA void vstore_t_f64(double *p, __m512d v, __mmask8 t) { _mm512_mask_sto
 #define HAVE_MUL32
 INLINE_ISA isa_u64 vmul32(isa_u64 a, isa_u64 b) { return (isa_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 
+#define HAVE_PAIR32
+typedef uint32_t isa_u32 __attribute__((vector_size(64)));
+INLINE_ISA isa_u32 vpair32(isa_u64 even, isa_u64 odd) {
+    return (isa_u32)_mm512_mask_moveldup_ps((__m512)even, 0xaaaa, (__m512)odd);
+}
+
 #define HAVE_STREAM
 INLINE_ISA void vstream_f32(float *p, __m512 v) { _mm512_stream_ps(p, v); }
 INLINE_ISA void vstream_f64(double *p, __m512d v) { _mm512_stream_pd(p, v); }

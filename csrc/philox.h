@@ -43,17 +43,25 @@ INLINE philox philox_attempt(philox p, int attempt) {
     return p;
 }
 
+/* How many counters from `first` on, a multiple of FNN_RNG_GROUP, go through the rounds as one block: those with
+ * the same upper word. */
+INLINE ptrdiff_t philox_run(uint64_t first) {
+    const uint64_t left = ((uint64_t)1 << 32) - (uint32_t)first;
+    return left < PHILOX_BLOCK ? (ptrdiff_t)left : PHILOX_BLOCK;
+}
+
 /* The words of `chains` vectors of counters, interleaved round by round: one chain alone would wait
  * for its multiplications. One 64-bit lane per counter, upper halves undefined. Chain i holds the
  * counters from first + i * lanes on; or, paired, chains 2 i and 2 i + 1 hold the even and the odd
- * ones of twice as many. Counters of one chain share their upper word: they lie in one group. */
+ * ones of twice as many. All have the upper word of `first`: what the first two rounds make of it and of the stream
+ * is the same for all chains, and compilers see that it is. */
 INLINE void philox_words(const philox *p, int chains, int paired, uint64_t first, vu64 c[][4]) {
     vu64 lanes;
     memcpy(&lanes, philox_lanes, sizeof lanes);
     UNROLL for (int i = 0; i < chains; i++) {
         const uint64_t start = first + (paired ? i & ~1 : i) * (VEC_BYTES / 8);
         c[i][0] = (paired ? 2 * lanes + (i & 1) : lanes) + start;
-        c[i][1] = (vu64){0} + (start >> 32);
+        c[i][1] = (vu64){0} + (first >> 32);
         c[i][2] = p->stream[0];
         c[i][3] = p->stream[1];
     }
@@ -74,7 +82,7 @@ INLINE void philox_words32(const philox *p, int n, uint64_t first, vu32 w[][4]) 
     philox_words(p, 2 * n, 1, first, c);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int j = 0; j < 4; j++)
-            w[i][j] = (vu32)((c[2 * i][j] & 0xffffffffu) | c[2 * i + 1][j] << 32);
+            w[i][j] = vpair32(c[2 * i][j], c[2 * i + 1][j]);
 }
 
 /* Where counter c of a block has its word (or pair of words) 0 in groups of that many elements; the

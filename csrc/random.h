@@ -204,9 +204,10 @@ INLINE void FN(fill)(int kind, const fnn_stream *s, ptrdiff_t n, void *to, FN(ra
     const philox p = philox_make(s);
     uint64_t first = s->start / RNG_WORDS;
     REAL *out = to;
-    for (; n > 0; n -= RNG_BLOCK, out += RNG_BLOCK, first += PHILOX_BLOCK) {
+    for (ptrdiff_t take; n > 0; n -= take, out += take, first += take / RNG_WORDS) {
         REAL last[RNG_BLOCK];
-        const int whole = n >= RNG_BLOCK;
+        take = FN(least)(n, RNG_WORDS * philox_run(first));
+        const int whole = take == RNG_BLOCK;
         REAL *const block = whole ? out : last;
         if (kind == RNG_UNIT) FN(fill_block)(RNG_UNIT, &p, first, r, block);
         if (kind == RNG_NORMAL) FN(normal_block)(&p, first, r, block);
@@ -232,10 +233,11 @@ static void FN(bits)(const fnn_stream *s, ptrdiff_t n, uint32_t *out) {
     const philox p = philox_make(s);
     const ptrdiff_t block = 4 * PHILOX_BLOCK;
     uint64_t first = s->start / 4;
-    for (; n > 0; n -= block, out += block, first += PHILOX_BLOCK) {
+    for (ptrdiff_t take; n > 0; n -= take, out += take, first += take / 4) {
         uint32_t last[4 * PHILOX_BLOCK];
-        philox_block(&p, first, n >= block ? out : last);
-        if (n < block) memcpy(out, last, n * sizeof *out);
+        take = FN(least)(n, 4 * philox_run(first));
+        philox_block(&p, first, take == block ? out : last);
+        if (take < block) memcpy(out, last, take * sizeof *out);
     }
 }
 
@@ -281,9 +283,10 @@ static void FN(dropout)(const fnn_stream *s, double rate, ptrdiff_t n, const voi
     REAL *y = to;
     REAL last[4 * PHILOX_BLOCK] = {0};
     uint64_t first = s->start / 4;
-    for (; n > 0; n -= block, x += block, y += block, first += PHILOX_BLOCK) {
-        if (n < block) memcpy(last, x, n * sizeof *x);
-        FN(dropout_block)(&p, first, threshold, scale, n < block ? last : x, n < block ? last : y);
-        if (n < block) memcpy(y, last, n * sizeof *y);
+    for (ptrdiff_t take; n > 0; n -= take, x += take, y += take, first += take / 4) {
+        take = FN(least)(n, 4 * philox_run(first));
+        if (take < block) memcpy(last, x, take * sizeof *x);
+        FN(dropout_block)(&p, first, threshold, scale, take < block ? last : x, take < block ? last : y);
+        if (take < block) memcpy(y, last, take * sizeof *y);
     }
 }

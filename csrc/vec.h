@@ -235,6 +235,11 @@ INLINE vu64 vmul32(vu64 a, vu64 b) {
 }
 #endif
 
+/* The low 32 bits of even[0], odd[0], even[1], odd[1], ... */
+#ifndef HAVE_PAIR32
+INLINE vu32 vpair32(vu64 even, vu64 odd) { return (vu32)((even & 0xffffffffu) | odd << 32); }
+#endif
+
 /* A store that need not stay in the cache, for 64-byte aligned p; vstream_end orders what follows. */
 #ifndef HAVE_STREAM
 INLINE void vstream_f32(float *p, vf32 v) { vstore_f32(p, v); }

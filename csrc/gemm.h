@@ -1,4 +1,4 @@
-/* gemm.h: the matrix product of fastnn.h, in six ways that give the same bits:
+/* gemm.h: the matrix product of fastnn.h, in seven ways that give the same bits:
  *
  *   direct      A and B are read where they lie, a strip of rows at a time. The way of few rows
  *               (with 32 registers of many too) as long as W stays in the cache, and of dW.
@@ -14,6 +14,8 @@
  *               the two small matrices are transposed, never W.
  *   streamed    for up to four rows (eight where W's rows meet in few sets of L1) and a W that only the
  *               outer caches hold.
+ *   held        with vectors of 64 bytes, for up to HELD_MOST rows and a W that L2 does not hold: some rows of it
+ *               are in registers, a vector of columns at a time, while A passes.
  *   turned      for up to four rows (eight of float32 with vectors of 64 bytes) and a transposed W, which is
  *               turned in registers.
  *
@@ -25,6 +27,7 @@
 #include "gemm_pack.h"
 #include "gemm_errands.h"
 #include "gemm_few.h"
+#include "gemm_held.h"
 
 /* LARGE: bytes of B above which it comes in blocks. BLOCK: bytes of such a block, which stays in L2 while
  * the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
@@ -406,9 +409,11 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t strips = GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
-    if (b_cs == 1 && m <= GEMM_MR) return 0;
+    const ptrdiff_t held = HELD && b_cs == 1 && m > STREAM_ROWS ? FN(held_room)(m, n) : 0;
+    if (b_cs == 1 && m <= GEMM_MR) return (size_t)held * sizeof(REAL);
     const ptrdiff_t copied = packed > strips ? packed : strips;
-    return (size_t)(transposed > copied ? transposed : copied) * sizeof(REAL);
+    const ptrdiff_t work = transposed > copied ? transposed : copied;
+    return (size_t)(work > held ? work : held) * sizeof(REAL);
 }
 
 static void FN(gemm)(const fnn_gemm *g) {
@@ -417,6 +422,8 @@ static void FN(gemm)(const fnn_gemm *g) {
     assert(g->work || !FN(gemm_work)(g->m, g->n, g->k, g->b_cs));
     if (FN(better_streamed)(g))
         FN(streamed)(g);
+    else if (FN(better_held)(g))
+        FN(held)(g);
     else if (FN(better_turned)(g))
         FN(turned)(g);
     else if (FN(better_transposed)(g))

@@ -398,11 +398,12 @@ static void check_epilogues(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrd
     problem_free(&p);
 }
 
-/* The same for products too large for all of them: streams in groups of rows, and several depths. */
+/* The same for products too large for all of them: streams in groups of rows, several depths, a W that is held in
+ * two parts of its columns. */
 static void check_large_epilogues(const fnn_kernels *k) {
-    static const ptrdiff_t shapes[][3] = {{7, 1024 - PAD, 530}, {45, 70, 700}};
+    static const ptrdiff_t shapes[][3] = {{7, 1024 - PAD, 530}, {45, 70, 700}, {90, 1500, 701}};
     problem p = problem_make(k, (size_t)(1100 * 1800 * k->itemsize));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         const ptrdiff_t *s = shapes[i];
         check_epilogue(&p, FORWARD, s[0], s[1], s[2], FNN_TANH, 0, 0);
         check_epilogue(&p, FORWARD, s[0], s[1], s[2], FNN_LEAKY_RELU, 0.01, 0);

@@ -1,0 +1,135 @@
+/* gemm_held.h: the matrix product for some rows of C and a B that L2 does not hold.
+ *
+ * Registers hold HELD_DEPTH rows of B, a vector of columns at a time, while all rows of A pass: so B is read once, in
+ * long runs, and the next rows of it are fetched meanwhile. The sums wait in `work`, in L2, in the order in which they
+ * are wanted: for each vector of columns those of all rows, one after another. Against tiles this takes fewer
+ * instructions a multiply-add, and more loads: a B that comes from L2 is better served by tiles. */
+
+#ifndef HELD
+#define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
+#define HELD_DEPTH 16
+#define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
+#define HELD_MOST 96 /* rows of A; more are worth a copy of B */
+#define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
+/* Bytes of B from which it is held for many rows, and twice as many for several. Fewer rows hold one that other data,
+ * or other programs, may have driven out of the caches: more than a quarter of the outermost. */
+#define HELD_NEAR (3 << 20)
+#define HELD_MANY 24
+#define HELD_SEVERAL 16
+#endif
+
+/* One vector of columns: its sums with `count` rows of B from b on, of which `tail` has the columns. */
+static __attribute__((noinline)) void FN(held_vector)(ptrdiff_t count, vtail tail, ptrdiff_t rows, const REAL *x,
+                                                      const REAL *b, ptrdiff_t ldb, REAL *y) {
+    for (; rows > 0; rows -= HELD_ROWS / 2, x += HELD_ROWS / 2 * HELD_DEPTH, y += HELD_ROWS / 2 * VL) {
+        vec sums[HELD_ROWS / 2];
+        UNROLL for (int i = 0; i < HELD_ROWS / 2; i++) sums[i] = vload(y + i * VL);
+        for (ptrdiff_t q = 0; q < count; q++) {
+            const vec w = vload_t(b + q * ldb, tail);
+            UNROLL for (int i = 0; i < HELD_ROWS / 2; i++) sums[i] = vfma_at(x + i * HELD_DEPTH + q, w, sums[i]);
+        }
+        UNROLL for (int i = 0; i < HELD_ROWS / 2; i++) vstore(y + i * VL, sums[i]);
+    }
+}
+
+INLINE void FN(held_rows)(const int rows, const vec *w, const REAL *x, REAL *y) {
+    vec sums[HELD_ROWS];
+    UNROLL for (int i = 0; i < rows; i++) sums[i] = vload(y + i * VL);
+    UNROLL for (int q = 0; q < HELD_DEPTH; q++)
+        UNROLL for (int i = 0; i < rows; i++) sums[i] = vfma_at(x + i * HELD_DEPTH + q, w[q], sums[i]);
+    UNROLL for (int i = 0; i < rows; i++) vstore(y + i * VL, sums[i]);
+}
+
+/* n columns, whole vectors, and HELD_DEPTH rows of B. For each vector as many lines are fetched, `across` elements
+ * apart, from `ahead` on, which then moves on by `along` more. `rows` is a multiple of half of HELD_ROWS. */
+static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t rows, const REAL *x, const REAL *b,
+                                                       ptrdiff_t ldb, const REAL *ahead, ptrdiff_t across,
+                                                       ptrdiff_t along, REAL *y) {
+    /* Any of 16 rows is a base register and 0, 1, 2, 3, 4 times a stride, as in tile_body. */
+    ptrdiff_t step = ldb * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
+    const char *r[HELD_DEPTH / 5 + 1];
+    /* A burst of fetches would keep the loads of B waiting. */
+    const int each = rows > HELD_ROWS * HELD_DEPTH / 2 ? 1 : 2;
+    UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) r[i] = (const char *)b + 5 * i * step;
+    __asm__("" : "+r"(step), "+r"(step_3));
+    for (; n > 0; n -= VL) {
+        vec w[HELD_DEPTH];
+        UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) __asm__("" : "+r"(r[i]));
+        UNROLL for (int q = 0; q < HELD_DEPTH; q++)
+            w[q] = vload((const REAL *)(r[q / 5] + (q % 5 == 3 ? step_3 : q % 5 * step)));
+        const REAL *some = x;
+        ptrdiff_t i = rows, lines = HELD_DEPTH;
+        for (; i >= HELD_ROWS; i -= HELD_ROWS, some += HELD_ROWS * HELD_DEPTH, y += HELD_ROWS * VL) {
+            for (int q = 0; q < each; q++, ahead += across, lines--) __builtin_prefetch(ahead, 0, 2);
+            FN(held_rows)(HELD_ROWS, w, some, y);
+        }
+        for (; lines > 0; lines--, ahead += across) __builtin_prefetch(ahead, 0, 2);
+        ahead += along;
+        if (i) {
+            FN(held_rows)(HELD_ROWS / 2, w, some, y);
+            y += HELD_ROWS / 2 * VL;
+        }
+        UNROLL for (int q = 0; q <= HELD_DEPTH / 5; q++) r[q] += VEC_BYTES;
+    }
+}
+
+/* The rows of A with those that fill the last half of HELD_ROWS. */
+INLINE ptrdiff_t FN(held_height)(ptrdiff_t m) { return FN(round_up)(FN(least)(m, HELD_MOST), HELD_ROWS / 2); }
+
+/* All terms of the sums of n columns from j on. */
+static void FN(held_terms)(const fnn_gemm *g, ptrdiff_t j, ptrdiff_t n, REAL *x, REAL *y) {
+    const ptrdiff_t ldb = g->b_rs, rows = FN(held_height)(g->m), whole = n / VL * VL;
+    const vtail tail = vtail_make(n - whole), all = vtail_make(VL);
+    const REAL *b = (const REAL *)g->b + j;
+    memset(x, 0, (size_t)(rows * HELD_DEPTH) * sizeof(REAL));
+    for (ptrdiff_t p = 0, count; p < g->k; p += count, b += count * ldb) {
+        count = FN(least)(HELD_DEPTH, g->k - p);
+        for (ptrdiff_t i = 0; i < g->m; i++)
+            memcpy(x + i * HELD_DEPTH, (const REAL *)g->a + i * g->a_rs + p, (size_t)count * sizeof(REAL));
+        if (count == HELD_DEPTH) {
+            /* A B that is one run is fetched as such. */
+            const int more = p + 2 * HELD_DEPTH <= g->k, run = n == ldb;
+            FN(held_columns)(whole, rows, x, b, ldb, more ? b + HELD_DEPTH * ldb : b, !more ? 0 : run ? VL : ldb,
+                             !more || run ? 0 : VL - HELD_DEPTH * ldb, y);
+        } else {
+            for (ptrdiff_t q = 0; q < whole; q += VL) FN(held_vector)(count, all, rows, x, b + q, ldb, y + q * rows);
+        }
+        if (whole < n) FN(held_vector)(count, tail, rows, x, b + whole, ldb, y + whole * rows);
+    }
+}
+
+/* Elements of work for up to m rows and n columns. */
+INLINE ptrdiff_t FN(held_room)(ptrdiff_t m, ptrdiff_t n) {
+    const ptrdiff_t sums = FN(held_height)(m) * FN(round_up)(n, VL), most = HELD_SUMS / (ptrdiff_t)sizeof(REAL);
+    return FN(held_height)(m) * HELD_DEPTH + FN(least)(sums, most);
+}
+
+static void FN(held)(const fnn_gemm *g) {
+    const ptrdiff_t rows = FN(held_height)(g->m);
+    const ptrdiff_t columns = HELD_SUMS / (ptrdiff_t)sizeof(REAL) / rows / VL * VL;
+    REAL *const x = g->work, *const y = x + rows * HELD_DEPTH;
+    for (ptrdiff_t j = 0, n; j < g->n; j += n) {
+        n = FN(least)(columns, g->n - j);
+        for (ptrdiff_t q = 0; q < n; q += VL) {
+            vec start = vset1(0);
+            if (g->bias) start = vload_t((const REAL *)g->bias + j + q, vtail_make(FN(least)(VL, n - q)));
+            for (ptrdiff_t i = 0; i < rows; i++) vstore(y + q * rows + i * VL, start);
+        }
+        FN(held_terms)(g, j, n, x, y);
+        for (ptrdiff_t i = 0; i < g->m; i++) {
+            REAL *const c = (REAL *)g->c + i * g->ldc + j;
+            for (ptrdiff_t q = 0; q < n; q += VL)
+                vstore_t(c + q, vload(y + q * rows + i * VL), vtail_make(FN(least)(VL, n - q)));
+            if (FN(act_in_tile)(g) && g->act != FNN_IDENTITY) FN(act)(g->act, g->slope, n, c, c);
+        }
+    }
+    if (FN(act_after)(g)) FN(finish)(g, 0, 0, g->m, g->n);
+}
+
+INLINE int FN(better_held)(const fnn_gemm *g) {
+    const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size, whole = g->k * g->b_rs * size;
+    const ptrdiff_t cache = g->cache ? (ptrdiff_t)g->cache : STREAM_FAR;
+    if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST) return 0;
+    return whole > cache / 4 || (g->m >= HELD_MANY && bytes >= HELD_NEAR) ||
+           (g->m >= HELD_SEVERAL && bytes >= 2 * HELD_NEAR);
+}

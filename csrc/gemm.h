@@ -147,7 +147,9 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
-    if (s.packs_b || (g->m > 1 && bytes > GEMM_LARGE)) {
+    /* For dW strips of A are copied anew for each block. */
+    const ptrdiff_t large = GEMM_MR > 8 && g->a_cs == 1 ? GEMM_LARGE / 4 * 3 : GEMM_LARGE;
+    if (s.packs_b || (g->m > 1 && bytes > large)) {
         const ptrdiff_t block = g->a_cs == 1 ? GEMM_BLOCK : GEMM_BLOCK_MOST;
         /* Rows a page apart (in smaller caches half of one) meet in few of L2's sets, whose ways hold 256 of
          * them; 128 of rows four pages apart. */

@@ -223,7 +223,12 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
                    (turn >> shift) * FN(ceil_div)(b->n, NR) * e->ahead_turn;
         e->ahead_step = b->next_ld;
         e->ahead_shift = shift;
-    } else if (b->a_copy ? b->keeps_a && b->j : g->a_cs == 1 && g->a_rs == b->k) { /* the strips follow one another */
+        return;
+    }
+    /* The strips follow one another. Those that L2 holds are not fetched: asking it at each step for a line that L1 may
+     * lack gets in the way of the loads. */
+    const int run = b->a_copy ? b->keeps_a && b->j : g->a_cs == 1 && g->a_rs == b->k;
+    if (run && (GEMM_MR <= 8 || g->m * b->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE)) {
         e->ahead = a;
         e->ahead_step = FN(ceil_div)(mr * NR, b->n);
         e->ahead_turn = e->ahead_step * b->k;

@@ -105,7 +105,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const ptrdiff_t vectors = n / VL + (masks && !alone);
     const int by_panels = !rows || first->b_copy || panel > NR;
     const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels || errands->narrow ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
-    const ptrdiff_t each = wide ? vectors / wide : 0, more = vectors - each * wide, parts = wide + alone;
+    const ptrdiff_t each = wide ? FN(quotient)(vectors, wide) : 0, more = vectors - each * wide, parts = wide + alone;
     const int advance = first->start != FN(zeros);
     FN(tile) t = *first;
     if (t.b_copy && n % NR)
@@ -157,12 +157,12 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         const int meet = !s.packs_b && g->m > GEMM_MR && row % page == 0;
         ptrdiff_t most = !meet ? KC : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
         /* A block that is one run of memory is fetched as such, from line to line; the hardware helps. */
-        const ptrdiff_t whole = g->b_rs == g->n && (meet || g->m <= 2 * GEMM_MR) ? GEMM_WHOLE / row : 0;
+        const ptrdiff_t whole = g->b_rs == g->n && (meet || g->m <= 2 * GEMM_MR) ? FN(quotient)(GEMM_WHOLE, row) : 0;
         s.whole = !s.packs_b && g->m > GEMM_MR && whole >= 64;
         if (s.whole) most = FN(least)(whole, KC);
         s.kc = FN(ceil_div)(s.kc, FN(ceil_div)(s.kc, most));
         s.nc = FN(round_up)(g->n, NR);
-        if (!s.whole) s.nc = FN(least)(s.nc, block / (s.kc * size) / NR * NR);
+        if (!s.whole) s.nc = FN(least)(s.nc, FN(quotient)(block, s.kc * size) / NR * NR);
     }
     /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. A "packs" tile reads rows or
      * copies. */
@@ -262,7 +262,7 @@ static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
 
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(block) b = *block;
-    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), each = g->m / strips, more = g->m - each * strips;
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), each = FN(quotient)(g->m, strips), more = g->m - each * strips;
     const int last = b.p + b.k >= g->k;
     const REAL *a = (const REAL *)g->a + b.p * g->a_cs;
     FN(errands) errands = FN(no_errands)();

@@ -1,12 +1,18 @@
 /* gemm_common.h: what all ways of the matrix product share: cutting a range into parts, and the
  * epilogues that a tile does not do. */
 
+/* a / b for a >= 0, b > 0. Some CPUs take 90 cycles to divide 64 bits and 25 to divide 32. */
+INLINE ptrdiff_t FN(quotient)(ptrdiff_t a, ptrdiff_t b) {
+    if (__builtin_constant_p(b) || (uint64_t)(a | b) >> 32) return a / b;
+    return (ptrdiff_t)((uint32_t)a / (uint32_t)b);
+}
+
 /* `parts` nearly equal parts of n: where the i-th begins. */
 INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
-    const ptrdiff_t each = n / parts, extra = n % parts;
+    const ptrdiff_t each = FN(quotient)(n, parts), extra = n - each * parts;
     return i * each + (i < extra ? i : extra);
 }
-INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return FN(quotient)(a + b - 1, b); }
 INLINE ptrdiff_t FN(round_up)(ptrdiff_t a, ptrdiff_t b) { return FN(ceil_div)(a, b) * b; }
 INLINE ptrdiff_t FN(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 

@@ -74,6 +74,12 @@
 #define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(GEMM_DEPTH / sizeof(REAL)))
 
+/* Whether tiles fetch the row of B that is GEMM_AHEAD on, with 32 registers: not of a B that L1 holds, nor where that
+ * is often beyond its end. There may be no page there, for which the CPU would look in vain each time. */
+INLINE int FN(row_ahead)(const fnn_gemm *g) {
+    return GEMM_MR > 8 && g->k > 6 * GEMM_AHEAD && g->n * g->k * (ptrdiff_t)sizeof(REAL) > (32 << 10);
+}
+
 /* The whole product as one tile, but for what depends on where it is; no more than a tile needs is
  * written, since this is done for each of the smallest products. */
 INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
@@ -84,8 +90,8 @@ INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
     t.a_cs = g->a_cs;
     t.b = g->b;
     t.ldb = g->b_rs;
-    t.b_ahead = 0;
     t.fetches = 0;
+    t.b_ahead = FN(row_ahead)(g) ? GEMM_AHEAD * g->b_rs : 0;
     t.b_copy = NULL;
     t.start = g->bias ? g->bias : FN(zeros);
     t.start_ld = 0;
@@ -278,8 +284,12 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.a = a;
         t.b = b.b;
         t.ldb = b.ldb;
-        t.b_ahead = r ? 0 : FN(b_ahead)(g, &b);
-        t.fetches = t.b_ahead != 0;
+        if (GEMM_MR <= 8) {
+            t.b_ahead = r ? 0 : FN(b_ahead)(g, &b);
+            t.fetches = t.b_ahead != 0;
+        } else {
+            t.b_ahead = FN(row_ahead)(g) ? GEMM_AHEAD * b.ldb : 0;
+        }
         t.b_copy = r ? NULL : b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
@@ -381,6 +391,7 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.a_cs = 1;
             t.b = a;
             t.ldb = t.ldc = ld;
+            t.b_ahead = GEMM_MR > 8 ? GEMM_AHEAD * ld : 0;
             t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
             t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);

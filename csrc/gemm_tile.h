@@ -24,11 +24,10 @@ typedef struct {
     const REAL *ahead;
     ptrdiff_t ahead_step; /* on for each step of k; without GEMM_COPIES, for 2^ahead_shift steps */
     int ahead_shift;
-    /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything, and what of B, so
-     * many elements on. With 32 registers the tiles of GEMM_COLS_FETCH, and those of more than 4 rows that read
-     * rows of A, fetch the row of B that is 8 on. */
+    /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything. With 32 registers those of
+     * more than 4 rows and the tiles of GEMM_COLS_FETCH do. */
     int fetches;
-    ptrdiff_t b_ahead;
+    ptrdiff_t b_ahead; /* the row of B that they fetch is so many elements on */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -115,9 +114,10 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     const vtail tail = t->tail;
     REAL *b_copy = t->b_copy;
     const REAL *ahead = t->ahead;
-    const ptrdiff_t ahead_step = t->ahead_step, b_ahead = GEMM_MR > 8 ? 8 * ldb : t->b_ahead;
+    const ptrdiff_t ahead_step = t->ahead_step, fetch = t->b_ahead * (ptrdiff_t)sizeof(REAL);
     const int ahead_shift = GEMM_COPIES ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
+    const int cols_fetch = !rows && GEMM_COLS_FETCH(mr, nv);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
@@ -130,7 +130,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
         if (packs) {
             UNROLL for (int j = 0; j < nv; j++) {
-                __builtin_prefetch(b + GEMM_AHEAD * ldb + j * VL);
+                __builtin_prefetch(GEMM_MR > 8 ? (const char *)(b + j * VL) + fetch : (const char *)(b + GEMM_AHEAD * ldb + j * VL));
                 vstore(b_copy + j * VL, w[j]);
             }
             b_copy += nv * VL;
@@ -145,12 +145,12 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         }
         if (fetches) {
             UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
-                __builtin_prefetch(b + b_ahead + j * VL, 0, GEMM_MR > 8 ? 3 : 2);
-            __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
+                __builtin_prefetch((const char *)(b + j * VL) + fetch, 0, GEMM_MR > 8 ? 3 : 2);
+            if (!GEMM_COPIES) __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
         }
-        if (!rows && GEMM_COLS_FETCH(mr, nv)) {
-            if (!packs)
-                UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch(b + b_ahead + j * VL);
+        if (cols_fetch && !packs)
+            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch((const char *)(b + j * VL) + fetch);
+        if (cols_fetch || (fetches && GEMM_COPIES)) {
             __builtin_prefetch(ahead, 0, 2);
             ahead += ahead_step;
         }

@@ -15,6 +15,8 @@
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
 #define TURN_SQUARES (VEC_BYTES == 64 && F32) /* other vectors hold no line; float64 gains a twentieth */
+#define SQUARES_FAR (6 << 20) /* bytes of B from which its squares are fetched for a few rows too: SQUARES_AHEAD on */
+#define SQUARES_AHEAD 4
 #define TURN_MOST (TURN_SQUARES ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory, where nothing is known of the cache */
@@ -234,6 +236,8 @@ INLINE void FN(turn_columns)(const fnn_gemm *g, const int m) {
  * may meet in few of its sets, until their last piece. One vector of columns leaves room for eight sums. */
 INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
     enum { LANES = VEC_BYTES / sizeof(REAL), MOST = TURN_MOST };
+    /* Where the sums take longer, or B comes from afar, its lines are fetched; else the hardware is quicker alone. */
+    const int fetches = m > STREAM_ROWS || g->n * g->k * (ptrdiff_t)sizeof(REAL) >= SQUARES_FAR;
     for (ptrdiff_t j = 0, n, p; j < g->n; j += n) {
         n = FN(least)(LANES, g->n - j);
         const vtail tail = vtail_make(n);
@@ -244,6 +248,11 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
         UNROLL for (int i = 1; i < m; i++) sums[i] = sums[0];
         for (p = 0; n == LANES && p + LANES <= g->k; p += LANES, x += LANES) {
             vec piece[LANES], r[TURN_STEP];
+            if (fetches) {
+                const ptrdiff_t over = p + SQUARES_AHEAD * LANES - g->k, more = j + 2 * LANES <= g->n;
+                const REAL *next = over < 0 ? b + p + SQUARES_AHEAD * LANES : more ? b + LANES * g->b_cs + over : b;
+                UNROLL for (int q = 0; q < LANES; q++, next += g->b_cs) __builtin_prefetch(next);
+            }
             FN(square_pieces)(b + p, g->b_cs, piece);
             UNROLL for (int q = 0; q < LANES; q++) {
                 if (q % TURN_STEP == 0) FN(exchange)(piece + q, r);

@@ -65,6 +65,8 @@
  * need not stay in L2, being read in order. */
 #define GEMM_KEPT 1024
 #define GEMM_KEPT_LEAST 256
+/* Bytes of such a strip. */
+#define GEMM_STRIP (256 << 10)
 /* Bytes of B from which also two strips fetch the next block. */
 #define GEMM_FAR (24 << 20)
 
@@ -173,8 +175,11 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. A "packs" tile reads rows or
      * copies. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
+    /* Columns of A that no CPU fetches unasked, being further apart than it looks: all loads of a copy are under way
+     * at once. */
+    const int apart = GEMM_COPIES && g->a_cs * size > 2048 && g->k >= 96 && GEMM_MR * g->k * size <= GEMM_STRIP;
     s.copies_a = (s.packs_b && g->b_cs == 1 && (GEMM_COPIES || g->a_cs != 1)) ||
-                 (scattered && s.nc >= 8 * NR && g->m >= GEMM_COPIED);
+                 (scattered && (s.nc >= 8 * NR || apart) && g->m >= GEMM_COPIED);
     if (GEMM_COPIES && s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n) {
         s.kept = FN(least)(GEMM_KEPT, GEMM_C / (g->ldc * size));
         if (s.kept < GEMM_KEPT_LEAST) s.kept = 0;
@@ -272,7 +277,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     const int last = b.p + b.k >= g->k;
     const REAL *a = (const REAL *)g->a + b.p * g->a_cs;
     FN(errands) errands = FN(no_errands)();
-    if (GEMM_COPIES && g->a_cs != 1 && b.a_copy && b.n == g->n && b.k == g->k && b.k > 0)
+    if (GEMM_COPIES && g->a_cs != 1 && b.a_copy && b.n == g->n && b.n >= NR && b.k == g->k && b.k > 0)
         FN(look_soon)(g, strips, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
@@ -424,7 +429,8 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
     const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
-    const ptrdiff_t strips = GEMM_MR * FN(least)(k, GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
+    const ptrdiff_t strips = FN(least)(GEMM_MR * k, GEMM_STRIP / (ptrdiff_t)sizeof(REAL));
+    _Static_assert(GEMM_MR * (GEMM_LARGE / (8 * NR)) <= GEMM_STRIP, "a strip of columns that lie close fits too");
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
     const ptrdiff_t held = HELD && b_cs == 1 && m > STREAM_ROWS ? FN(held_room)(m, n) : 0;

@@ -537,6 +537,7 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 90, 530, 700, 0); /* by panels that come from afar, in several depths */
     check_random(k, 8, 2048 - PAD, 259, 0); /* streams of eight rows, several runs of columns */
     check_random(k, 6, 1024 - PAD, 530, 0);
+    check_random(k, 600, 40, 100, 0); /* dW of columns of A more than 2 KiB apart */
     if (k->gemm_mr > 8) /* narrow and deep, as dW of a large batch */
         check_random(k, 200, 80, 3400, 0);
     else

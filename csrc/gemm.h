@@ -59,6 +59,9 @@
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
+/* Bytes above which a B is copied whose vectors straddle cache lines, and bytes of its rows. */
+#define GEMM_STRADDLES_PACKED (160 << 10)
+#define GEMM_STRADDLES_ROW (13 * 64)
 /* Rows of A that pay for a copy, where B is not copied. */
 #define GEMM_COPIED 48
 /* Rows of A whose copies are kept while the blocks of some k pass, and the least for which B is copied anew. They
@@ -152,7 +155,10 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const ptrdiff_t packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
+    const int straddles = GEMM_COPIES && g->b_rs * size % VEC_BYTES != 0 && g->n * size > GEMM_STRADDLES_ROW;
+    const ptrdiff_t packed = straddles                    ? GEMM_STRADDLES_PACKED
+                             : g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED
+                                                            : GEMM_PACKED;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
     /* For dW strips of A are copied anew for each block. */
@@ -175,9 +181,11 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. A "packs" tile reads rows or
      * copies. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
-    /* Columns of A that no CPU fetches unasked, being further apart than it looks: all loads of a copy are under way
-     * at once. */
-    const int apart = GEMM_COPIES && g->a_cs * size > 2048 && g->k >= 96 && GEMM_MR * g->k * size <= GEMM_STRIP;
+    /* Columns of A that no CPU fetches unasked, being further apart than it looks; or so many of them, for several
+     * tiles, that L1 does not keep them. All loads of a copy are under way at once. */
+    const ptrdiff_t between = g->a_cs == 1 ? 0 : g->a_cs * size;
+    const int apart = GEMM_COPIES && GEMM_MR * g->k * size <= GEMM_STRIP &&
+                      ((between >= 2048 && g->k >= 96) || (between >= 1024 && g->k >= 256 && g->n > NR));
     s.copies_a = (s.packs_b && g->b_cs == 1 && (GEMM_COPIES || g->a_cs != 1)) ||
                  (scattered && (s.nc >= 8 * NR || apart) && g->m >= GEMM_COPIED);
     if (GEMM_COPIES && s.packs_b && s.copies_a && g->a_cs == 1 && s.nc < g->n) {
@@ -424,7 +432,7 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     _Static_assert(PANEL_DEPTH * NR <= KC * (NR + GEMM_MR), "a panel fits too");
-    const int large = n * k * (ptrdiff_t)sizeof(REAL) > GEMM_APART_PACKED;
+    const int large = n * k * (ptrdiff_t)sizeof(REAL) > GEMM_STRADDLES_PACKED;
     const int keeps = GEMM_COPIES && (b_cs == 1 ? m >= GEMM_WORTH && large : m >= GEMM_COPIED);
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
     const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;

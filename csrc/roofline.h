@@ -9,16 +9,17 @@
 
 INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, REAL *p) {
     const ptrdiff_t middle = n / 2;
+    const int sums = what == FNN_LIMIT_FMA ? GEMM_MR * GEMM_NV : what == FNN_LIMIT_READ ? LIMIT_VECTORS : 1;
     const vec half = vset1((REAL)0.5);
     vec sum[GEMM_MR * GEMM_NV];
     /* From values of their own: equal sums would be computed once. */
-    UNROLL for (int i = 0; i < GEMM_MR * GEMM_NV; i++) sum[i] = vload(p) + vset1((REAL)i);
+    UNROLL for (int i = 0; i < sums; i++) sum[i] = vload(p) + vset1((REAL)i);
     for (ptrdiff_t round = 0; round < rounds; round++) {
         __asm__ volatile("" ::: "memory"); /* no round is merged with the next */
         const vec v = vset1((REAL)round);
         switch (what) {
         case FNN_LIMIT_FMA:
-            UNROLL for (int i = 0; i < GEMM_MR * GEMM_NV; i++) sum[i] = vfma(sum[i], half, half);
+            UNROLL for (int i = 0; i < sums; i++) sum[i] = vfma(sum[i], half, half);
             break;
         case FNN_LIMIT_READ: LIMIT_LOOP(n) sum[j] += vload(p + i + j * VL); break;
         case FNN_LIMIT_WRITE: LIMIT_LOOP(n) vstore(p + i + j * VL, v); break;
@@ -38,7 +39,7 @@ INLINE void FN(limit_loop)(const fnn_limit what, ptrdiff_t rounds, ptrdiff_t n, 
             break;
         }
     }
-    UNROLL for (int i = 1; i < GEMM_MR * GEMM_NV; i++) sum[0] += sum[i];
+    UNROLL for (int i = 1; i < sums; i++) sum[0] += sum[i];
     vstore(p, sum[0]);
 }
 

@@ -21,10 +21,10 @@ int check_roofline(const fnn_kernels *k) {
     k->limit(FNN_LIMIT_STREAM_WRITE, 3, n, p);
     check_that(filled(k, p, k->lanes, n, 2), "%s: streamed", name);
 
-    /* Chain i starts at p + i; two rounds add up every vector in each lane. */
+    /* Sum i of eight starts at p + i; two rounds add up every vector in each lane. */
     for (ptrdiff_t i = 0; i < n; i++) check_set(k, p, i, 1);
     k->limit(FNN_LIMIT_READ, 2, n, p);
-    const double start = (double)(chains + chains * (chains - 1) / 2);
+    const double start = 8 + 8 * 7 / 2;
     check_that(filled(k, p, 0, k->lanes, start + 2.0 * (double)(n / k->lanes)), "%s: read",
                name);
 

@@ -125,6 +125,16 @@ def test_uniforms_are_exact(isa, dtype):
     np.testing.assert_array_equal(out, low + u * (high - low))
 
 
+@pytest.mark.parametrize("name", FILLS)
+def test_counters_count_beyond_a_word(isa, dtype, name):
+    """A fill that crosses 2**32 counters has the values that its groups have alone."""
+    start = (4 if dtype == "float32" else 2) * 2**32 - 128
+    whole = filled(name, 320, dtype, start=start)
+    for at in range(0, 320, 64):
+        alone = filled(name, 64, dtype, start=start + at)
+        np.testing.assert_array_equal(whole[at : at + 64], alone)
+
+
 def test_normals_are_accurate(isa, dtype):
     d = draws(dtype, SEED, STREAM, 0, 64 * 500)
     error = np.abs(standard_normals(d.size, dtype) / box_muller(dtype, d) - 1)

@@ -76,7 +76,7 @@ typedef struct {
      * then takes C to be near the core already. */
     const void *soon[3];
     size_t soon_bytes;
-    size_t cache; /* bytes of the outermost cache, 0 if unknown: few rows fetch a W beyond it in another way */
+    size_t cache; /* bytes of the outermost cache, 0 if unknown: some rows on a B as large take other ways */
 } fnn_gemm;
 
 /* Philox4x32-10 (Salmon et al. 2011): ten rounds on a 128-bit counter under a 64-bit key.

@@ -59,7 +59,7 @@
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
-/* Bytes above which a B is copied whose vectors straddle cache lines, and bytes of its rows. */
+/* Bytes above which a B is copied whose vectors straddle cache lines, if its rows have more than so many. */
 #define GEMM_STRADDLES_PACKED (160 << 10)
 #define GEMM_STRADDLES_ROW (13 * 64)
 /* Rows of A that pay for a copy, where B is not copied. */
@@ -68,7 +68,7 @@
  * need not stay in L2, being read in order. */
 #define GEMM_KEPT 1024
 #define GEMM_KEPT_LEAST 256
-/* Bytes of such a strip. */
+/* Bytes of a strip up to which it is copied since the columns of A lie apart. */
 #define GEMM_STRIP (256 << 10)
 /* Bytes of B from which also two strips fetch the next block. */
 #define GEMM_FAR (24 << 20)
@@ -156,12 +156,11 @@ typedef struct {
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
     const int straddles = GEMM_COPIES && g->b_rs * size % VEC_BYTES != 0 && g->n * size > GEMM_STRADDLES_ROW;
-    const ptrdiff_t packed = straddles                    ? GEMM_STRADDLES_PACKED
-                             : g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED
-                                                            : GEMM_PACKED;
+    const ptrdiff_t near = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
+    const ptrdiff_t packed = straddles ? GEMM_STRADDLES_PACKED : near;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
-    /* For dW strips of A are copied anew for each block. */
+    /* B is cut later for dW, whose strips of A are copied anew for each block. */
     const ptrdiff_t large = GEMM_MR > 8 && g->a_cs == 1 ? GEMM_LARGE / 4 * 3 : GEMM_LARGE;
     if (s.packs_b || (g->m > 1 && bytes > large)) {
         const ptrdiff_t block = g->a_cs == 1 ? GEMM_BLOCK : GEMM_BLOCK_MOST;
@@ -272,16 +271,19 @@ INLINE int FN(meet_from_far)(const fnn_gemm *g, const FN(block) *b) {
     return far && b->ldb * (ptrdiff_t)sizeof(REAL) % 2048 == 0;
 }
 
-/* What the first strip fetches of such a B: the columns of the next tile; of another from afar the rows that come
- * soon. */
-static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b) {
+/* How far on is what the r-th strip fetches of B. With 16 registers that is the first: of a B whose rows meet the
+ * columns of the next tile; of another from afar the rows that come soon. */
+static ptrdiff_t FN(b_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r) {
+    if (GEMM_MR > 8) return FN(row_ahead)(g) ? GEMM_AHEAD * b->ldb : 0;
+    if (r) return 0;
     if (FN(meet_from_far)(g, b)) return NR;
     return g->n * g->k * (ptrdiff_t)sizeof(REAL) > GEMM_LARGE ? 8 * b->ldb : 0;
 }
 
 static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(block) b = *block;
-    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), each = FN(quotient)(g->m, strips), more = g->m - each * strips;
+    const ptrdiff_t strips = FN(ceil_div)(g->m, GEMM_MR), each = FN(quotient)(g->m, strips);
+    const ptrdiff_t more = g->m - each * strips;
     const int last = b.p + b.k >= g->k;
     const REAL *a = (const REAL *)g->a + b.p * g->a_cs;
     FN(errands) errands = FN(no_errands)();
@@ -297,12 +299,8 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.a = a;
         t.b = b.b;
         t.ldb = b.ldb;
-        if (GEMM_MR <= 8) {
-            t.b_ahead = r ? 0 : FN(b_ahead)(g, &b);
-            t.fetches = t.b_ahead != 0;
-        } else {
-            t.b_ahead = FN(row_ahead)(g) ? GEMM_AHEAD * b.ldb : 0;
-        }
+        t.b_ahead = FN(b_ahead)(g, &b, r);
+        t.fetches = t.b_ahead != 0;
         t.b_copy = r ? NULL : b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
@@ -404,7 +402,7 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.a_cs = 1;
             t.b = a;
             t.ldb = t.ldc = ld;
-            t.b_ahead = GEMM_MR > 8 ? GEMM_AHEAD * ld : 0;
+            t.b_ahead = GEMM_MR > 8 ? GEMM_AHEAD * ld : 0; /* c follows */
             t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
             t.c = c + begin * ld;
             t.start = g->bias ? t.c : FN(zeros);
@@ -437,11 +435,12 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
     const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
-    const ptrdiff_t strips = FN(least)(GEMM_MR * k, GEMM_STRIP / (ptrdiff_t)sizeof(REAL));
-    _Static_assert(GEMM_MR * (GEMM_LARGE / (8 * NR)) <= GEMM_STRIP, "a strip of columns that lie close fits too");
+    const ptrdiff_t whole = GEMM_MR * (GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
+    const ptrdiff_t apart = GEMM_COPIES ? GEMM_STRIP / (ptrdiff_t)sizeof(REAL) : 0;
+    const ptrdiff_t strips = FN(least)(GEMM_MR * k, whole > apart ? whole : apart);
     const ptrdiff_t rows = FN(least)(FN(round_up)(m, VL), T_ROWS);
     const ptrdiff_t transposed = b_cs == 1 ? 0 : (k + T_COLUMNS) * rows;
-    const ptrdiff_t held = HELD && b_cs == 1 && m > STREAM_ROWS ? FN(held_room)(m, n) : 0;
+    const ptrdiff_t held = HELD && b_cs == 1 && m > STREAM_ROWS && k >= HELD_DEPTH ? FN(held_room)(m, n) : 0;
     if (b_cs == 1 && m <= GEMM_MR) return (size_t)held * sizeof(REAL);
     const ptrdiff_t copied = packed > strips ? packed : strips;
     const ptrdiff_t work = transposed > copied ? transposed : copied;

@@ -50,6 +50,7 @@ static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t ro
     const char *r[HELD_DEPTH / 5 + 1];
     /* A burst of fetches would keep the loads of B waiting. */
     const int each = rows > HELD_ROWS * HELD_DEPTH / 2 ? 1 : 2;
+    _Static_assert(HELD_MOST <= HELD_ROWS * HELD_DEPTH, "no more fetches than lines");
     UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) r[i] = (const char *)b + 5 * i * step;
     __asm__("" : "+r"(step), "+r"(step_3));
     for (; n > 0; n -= VL) {
@@ -129,7 +130,7 @@ static void FN(held)(const fnn_gemm *g) {
 INLINE int FN(better_held)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size, whole = g->k * g->b_rs * size;
     const ptrdiff_t cache = g->cache ? (ptrdiff_t)g->cache : STREAM_FAR;
-    if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST) return 0;
+    if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST || g->k < HELD_DEPTH) return 0;
     return whole > cache / 4 || (g->m >= HELD_MANY && bytes >= HELD_NEAR) ||
            (g->m >= HELD_SEVERAL && bytes >= 2 * HELD_NEAR);
 }

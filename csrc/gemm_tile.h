@@ -27,7 +27,7 @@ typedef struct {
     /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything. With 32 registers those of
      * more than 4 rows and the tiles of GEMM_COLS_FETCH do. */
     int fetches;
-    ptrdiff_t b_ahead; /* the row of B that they fetch is so many elements on */
+    ptrdiff_t b_ahead; /* what they fetch of B is so many elements on; 0: that is there already */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -48,8 +48,8 @@ typedef struct {
  * instructions are issued as two. */
 #define GEMM_LOADS_IN(rows, nv, i) ((nv) == 2 && ((rows) ? (i) % 5 == 0 : (i) % 3 == 1))
 
-/* Rows of B that a "packs" tile fetches ahead, from as far as memory; with 32 registers, where the block before
- * has fetched most of it, no more than one set of L1 holds. */
+/* How many rows on is the row of B that a tile fetches. With 16 registers only "packs" tiles do so, from as far as
+ * memory; with 32, where the block before has fetched most of it, no more than one set of L1 holds. */
 #define GEMM_AHEAD (GEMM_MR > 8 ? 8 : 16)
 
 /* GEMM_TALL: the rows of a first strip where a B is copied on the way; it has the most rows of all, and strips
@@ -130,7 +130,8 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
         if (packs) {
             UNROLL for (int j = 0; j < nv; j++) {
-                __builtin_prefetch(GEMM_MR > 8 ? (const char *)(b + j * VL) + fetch : (const char *)(b + GEMM_AHEAD * ldb + j * VL));
+                const REAL *const next = b + GEMM_AHEAD * ldb + j * VL;
+                __builtin_prefetch(GEMM_MR > 8 ? (const char *)(b + j * VL) + fetch : (const char *)next);
                 vstore(b_copy + j * VL, w[j]);
             }
             b_copy += nv * VL;

@@ -212,7 +212,7 @@ INLINE void FN(fill)(int kind, const fnn_stream *s, ptrdiff_t n, void *to, FN(ra
         if (kind == RNG_UNIT) FN(fill_block)(RNG_UNIT, &p, first, r, block);
         if (kind == RNG_NORMAL) FN(normal_block)(&p, first, r, block);
         if (kind == RNG_TRUNCATED) FN(truncated_block)(&p, first, r, block);
-        if (!whole) memcpy(out, last, n * sizeof *out);
+        if (!whole) memcpy(out, last, take * sizeof *out);
     }
 }
 

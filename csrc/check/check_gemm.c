@@ -238,13 +238,12 @@ static const void *at(const fnn_kernels *k, const void *x, ptrdiff_t i) {
     return x ? (const char *)x + i * k->itemsize : NULL;
 }
 
-/* A block of C computed alone has the bits that it has in the whole, also with B taken to be beyond all caches. */
-static void check_block(const problem *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
-                        ptrdiff_t columns) {
+static void check_block_in(const problem *p, size_t cache, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
+                           ptrdiff_t columns) {
     const fnn_kernels *k = p->k;
     fnn_gemm g = p->g;
     g.m = rows, g.n = columns;
-    g.cache = 1;
+    g.cache = cache;
     g.a = at(k, g.a, i * g.a_rs);
     g.b = at(k, g.b, j * g.b_cs);
     g.bias = at(k, g.bias, j);
@@ -259,6 +258,12 @@ static void check_block(const problem *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t
                fnn_isa_name(k->isa), form_name[p->form], (int)(8 * k->itemsize), p->g.m, p->g.n,
                p->g.k, i, rows, j, columns);
     free(g.c);
+}
+
+/* A block of C computed alone has the bits that it has in the whole, also with B taken to be beyond all caches. */
+static void check_block(const problem *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t columns) {
+    check_block_in(p, 0, i, rows, j, columns);
+    check_block_in(p, 1, i, rows, j, columns);
 }
 
 static void check_splits(problem *p) {
@@ -317,7 +322,7 @@ static void check_large(const fnn_kernels *k) {
 
 /* Few rows of a W in blocks of whole rows, which parts of its columns are not: these have the same bits. */
 static void check_whole(const fnn_kernels *k) {
-    const ptrdiff_t page = 4096 / k->itemsize, shapes[][3] = {{20, 1000, 700}, {60, page, 1024}};
+    const ptrdiff_t page = 4096 / k->itemsize, shapes[][3] = {{20, 1000, 700}, {60, page, 512}};
     problem p = problem_make(k, (size_t)(1024 * 1024 * k->itemsize));
     for (int i = 0; i < 2; i++) {
         const ptrdiff_t *s = shapes[i];
@@ -399,7 +404,7 @@ static void check_epilogues(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n, ptrd
 }
 
 /* The same for products too large for all of them: streams in groups of rows, several depths, a W that is held in
- * two parts of its columns. */
+ * parts of its columns. */
 static void check_large_epilogues(const fnn_kernels *k) {
     static const ptrdiff_t shapes[][3] = {{7, 1024 - PAD, 530}, {45, 70, 700}, {90, 1500, 701}};
     problem p = problem_make(k, (size_t)(1100 * 1800 * k->itemsize));
@@ -470,17 +475,18 @@ static void check_negative_zero(problem *p) {
 }
 
 static void check_special(const fnn_kernels *k, ptrdiff_t m, ptrdiff_t n) {
-    const ptrdiff_t depth = 5;
+    const ptrdiff_t depth = 18;
     problem p = problem_make(k, (size_t)((m + n + PAD) * (n + depth + PAD) * k->itemsize));
     for (int form = 0; form < FORMS; form++)
-        for (int act = FNN_IDENTITY; act <= FNN_RELU; act++) {
-            shape(&p, (enum form)form, m, n, depth, PAD, 3, 0, 0);
-            p.g.act = (fnn_act)act, p.g.slope = 0.25;
-            check_not_finite(&p);
-            shape(&p, (enum form)form, m, n, depth, PAD, 3, 1, 0);
-            p.g.act = (fnn_act)act, p.g.slope = 0.25;
-            check_negative_zero(&p);
-        }
+        for (int act = FNN_IDENTITY; act <= FNN_RELU; act++)
+            for (size_t cache = 0; cache < 2; cache++) { /* 1: B is beyond it */
+                shape(&p, (enum form)form, m, n, depth, PAD, 3, 0, 0);
+                p.g.act = (fnn_act)act, p.g.slope = 0.25, p.g.cache = cache;
+                check_not_finite(&p);
+                shape(&p, (enum form)form, m, n, depth, PAD, 3, 1, 0);
+                p.g.act = (fnn_act)act, p.g.slope = 0.25, p.g.cache = cache;
+                check_negative_zero(&p);
+            }
     problem_free(&p);
 }
 
@@ -508,7 +514,8 @@ static void check_column_sums(const fnn_kernels *k) {
 
 /* Work for the largest product of a kind does for every smaller one. */
 static void check_work(const fnn_kernels *k) {
-    static const ptrdiff_t sizes[] = {1, 31, 48, 128, 200, 511, 512, 513, 1023, 1024, 1025, 2048, 2049};
+    static const ptrdiff_t sizes[] = {1,   4,   5,   14,  15,  16,   31,   48,   96,   97,  127,
+                                      128, 200, 511, 512, 513, 1023, 1024, 1025, 2048, 2049};
     enum { COUNT = sizeof sizes / sizeof *sizes };
     for (int b_cs = 1; b_cs <= 2; b_cs++)
         for (int m = 0; m < COUNT; m++)
@@ -531,13 +538,16 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 3, 301, 700, 1);
     check_random(k, 1, 1100, 90, 0);
     check_random(k, 512, 780, 1024 - PAD, 0); /* packed; rows of A 4096 bytes apart */
-    check_random(k, 60, 1100, 800, 0); /* several blocks both ways, few strips */
+    check_random(k, 60, 700, 500, 0); /* several blocks both ways, few strips */
+    check_random(k, 30, 7, 40, 1);
+    check_random(k, 140, 300, 200, 0); /* vectors of W straddle lines */
     check_random(k, 7, 1024 - PAD, 801, 0); /* streams through W in two groups of rows */
     check_random(k, 250, 70, 100, 0); /* by panels, in two chunks of rows */
     check_random(k, 90, 530, 700, 0); /* by panels that come from afar, in several depths */
     check_random(k, 8, 2048 - PAD, 259, 0); /* streams of eight rows, several runs of columns */
     check_random(k, 6, 1024 - PAD, 530, 0);
-    check_random(k, 600, 40, 100, 0); /* dW of columns of A more than 2 KiB apart */
+    check_random(k, 600, 40, 100, 0); /* dW of columns of A more than 2 KiB apart, and of 1 KiB */
+    check_random(k, 300, 40, 300, 0);
     if (k->gemm_mr > 8) /* narrow and deep, as dW of a large batch */
         check_random(k, 200, 80, 3400, 0);
     else

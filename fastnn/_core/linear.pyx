@@ -341,7 +341,7 @@ cdef void backward_products(Backward *b, const View *vx, const View *vw, void *g
     g = &b.grad_x.whole
     g.a, g.a_rs, g.a_cs = b.grad_z, b.n_out, 1
     g.b, g.b_rs, g.b_cs = vw.data, vw.row_stride, vw.column_stride
-    g.c = grad_x
+    g.c, g.cache = grad_x, outer_cache()
     b.parts = team_size(part_ns(b.K, &b.grad_w.whole, vx.columns, b.n_out)
                         + part_ns(b.K, g, b.m, vx.columns))
     if b.parts > 1:

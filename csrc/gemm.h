@@ -29,12 +29,12 @@
 #include "gemm_few.h"
 #include "gemm_held.h"
 
-/* LARGE: bytes of B above which it comes in blocks. BLOCK: bytes of such a block, which stays in L2 while
- * the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
- * bytes of a block for each column, so that a strip of A stays in L1. PACKED: bytes above which blocks are
- * copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B from which they meet in few
- * sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. WHOLE: bytes of a block of
- * whole rows, where those are best. CPUs of 16 registers tend to have less L2. */
+/* LARGE: bytes of B above which it comes in blocks (see block_sizes). BLOCK: bytes of such a block, which stays in
+ * L2 while the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
+ * bytes of a block for each column, so that a strip of A stays in L1. PACKED: bytes above which blocks are copied,
+ * WORTH: rows of A that pay for it. APART: bytes between the rows of B from which they meet in few sets of L1 and
+ * few pages; APART_PACKED: bytes above which such a B is copied. WHOLE: bytes of a block of whole rows, where
+ * those are best. CPUs of 16 registers tend to have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
@@ -45,7 +45,7 @@
 #define GEMM_APART 3584
 #define GEMM_APART_PACKED GEMM_LARGE
 #define GEMM_WHOLE (512 << 10)
-#define GEMM_PANELS 0 /* not measured; with GEMM_MASKED_FREE and GEMM_COPIES `tail` and a "packs" of rows are missing */
+#define GEMM_PANELS 0 /* slower where tried; with masks and copies `tail` and a "packs" of rows are missing */
 #else
 #define GEMM_LARGE (288 << 10)
 #define GEMM_BLOCK (128 << 10)

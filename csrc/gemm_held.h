@@ -9,7 +9,7 @@
 #define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
 #define HELD_DEPTH 16
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
-#define HELD_MOST 96 /* rows of A; more are worth a copy of B */
+#define HELD_MOST 96 /* rows of A; 128 of float64 are slower than by blocks */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
 /* Bytes of B from which it is held for many rows, and twice as many for several. Fewer rows hold one that other data,
  * or other programs, may have driven out of the caches: more than a quarter of the outermost. */

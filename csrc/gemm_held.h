@@ -40,11 +40,13 @@ INLINE void FN(held_rows)(const int rows, const vec *w, const REAL *x, REAL *y) 
     UNROLL for (int i = 0; i < rows; i++) vstore(y + i * VL, sums[i]);
 }
 
-/* n columns, whole vectors, and HELD_DEPTH rows of B. For each vector as many lines are fetched, `across` elements
- * apart, from `ahead` on, which then moves on by `along` more. `rows` is a multiple of half of HELD_ROWS. */
+/* n columns, whole vectors, and HELD_DEPTH rows of B. For each vector as many lines of the next ones are fetched, if
+ * there are more, a row after another: memory gives the lines of a row sooner than one of each row in turn. `rows` is
+ * a multiple of half of HELD_ROWS. */
 static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t rows, const REAL *x, const REAL *b,
-                                                       ptrdiff_t ldb, const REAL *ahead, ptrdiff_t across,
-                                                       ptrdiff_t along, REAL *y) {
+                                                       ptrdiff_t ldb, int more, REAL *y) {
+    const REAL *ahead = more ? b + HELD_DEPTH * ldb : b, *end = ahead + n;
+    const ptrdiff_t across = more ? VL : 0, down = ldb - n;
     /* Any of 16 rows is a base register and 0, 1, 2, 3, 4 times a stride, as in tile_body. */
     ptrdiff_t step = ldb * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
     const char *r[HELD_DEPTH / 5 + 1];
@@ -65,7 +67,10 @@ static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t ro
             FN(held_rows)(HELD_ROWS, w, some, y);
         }
         for (; lines > 0; lines--, ahead += across) __builtin_prefetch(ahead, 0, 2);
-        ahead += along;
+        if (ahead >= end) {
+            ahead += down;
+            end += ldb;
+        }
         if (i) {
             FN(held_rows)(HELD_ROWS / 2, w, some, y);
             y += HELD_ROWS / 2 * VL;
@@ -88,10 +93,7 @@ static void FN(held_terms)(const fnn_gemm *g, ptrdiff_t j, ptrdiff_t n, REAL *x,
         for (ptrdiff_t i = 0; i < g->m; i++)
             memcpy(x + i * HELD_DEPTH, (const REAL *)g->a + i * g->a_rs + p, (size_t)count * sizeof(REAL));
         if (count == HELD_DEPTH) {
-            /* A B that is one run is fetched as such. */
-            const int more = p + 2 * HELD_DEPTH <= g->k, run = n == ldb;
-            FN(held_columns)(whole, rows, x, b, ldb, more ? b + HELD_DEPTH * ldb : b, !more ? 0 : run ? VL : ldb,
-                             !more || run ? 0 : VL - HELD_DEPTH * ldb, y);
+            FN(held_columns)(whole, rows, x, b, ldb, p + 2 * HELD_DEPTH <= g->k, y);
         } else {
             for (ptrdiff_t q = 0; q < whole; q += VL) FN(held_vector)(count, all, rows, x, b + q, ldb, y + q * rows);
         }

@@ -115,8 +115,10 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const int masks = GEMM_MASKED_FREE && rest, alone = masks && !GEMM_MASKED_IN(mr, GEMM_NV);
     const ptrdiff_t vectors = n / VL + (masks && !alone);
     const int by_panels = !rows || first->b_copy || panel > NR;
-    const ptrdiff_t wide = FN(ceil_div)(vectors, by_panels || errands->narrow ? GEMM_NV : GEMM_WIDEST_ROWS(mr));
-    const ptrdiff_t each = wide ? FN(quotient)(vectors, wide) : 0, more = vectors - each * wide, parts = wide + alone;
+    const ptrdiff_t widest = by_panels || errands->narrow ? GEMM_NV : GEMM_WIDEST_ROWS(mr);
+    const ptrdiff_t wide = vectors > widest ? FN(ceil_div)(vectors, widest) : vectors > 0; /* divisions are dear here */
+    const ptrdiff_t each = wide > 1 ? FN(quotient)(vectors, wide) : vectors, more = vectors - each * wide;
+    const ptrdiff_t parts = wide + alone;
     const int advance = first->start != FN(zeros);
     FN(tile) t = *first;
     if (t.b_copy && n % NR)

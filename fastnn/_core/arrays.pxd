@@ -39,7 +39,6 @@ cdef class Buffer:
     cdef char *block
     cdef char *data        # 64-byte aligned
     cdef size_t size
-    cdef Buffer next       # in a list of those that are free
     # At least `size` bytes from now on; what was in it is lost when it grows.
     cdef int reserve(self, size_t size) except -1
 

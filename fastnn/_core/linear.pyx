@@ -20,7 +20,7 @@ from fastnn._core.csrc cimport (
     FNN_IDENTITY, FNN_LEAKY_RELU, fnn_act, fnn_dtype, fnn_gemm, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.threads cimport run_team, team_barrier, team_share, team_size
+from fastnn._core.threads cimport run_call, run_team, team_barrier, team_share, team_size
 
 cdef object empty = np.empty
 
@@ -209,6 +209,7 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
     cdef Forward f
     cdef fnn_gemm *g = &f.y.whole
     cdef Buffer buffer
+    cdef double work
     bias_array = None
     x_array = take(x, "x", ROWS, &vx)
     weight_array = take(weight, "weight", ROWS_OR_COLUMNS, &vw)
@@ -233,14 +234,14 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
     g.b, g.b_rs, g.b_cs = vw.data, vw.column_stride, vw.row_stride if vw.rows > 1 else 1
     g.c, g.cache = vy.data, outer_cache()
     f.K = kernels(<fnn_dtype>vx.dtype)
-    f.parts = team_size(part_ns(f.K, g, g.m, g.n))
+    work = part_ns(f.K, g, g.m, g.n)
+    f.parts = team_size(work)
     if f.parts > 1:
         cut(f.K, &f.y, f.parts)
     f.work_bytes = product_work(f.K, &f.y)
     buffer = workspace(f.parts, &f.work_bytes)
     f.work = buffer.data if buffer is not None else NULL
-    with nogil:
-        run_team(forward_task, &f, f.parts)
+    run_call(forward_task, &f, f.parts, work)
     return out
 
 

@@ -1,7 +1,14 @@
 from cpython.pythread cimport PyThread_type_lock
 from fastnn._core.arrays cimport Buffer, View
 from fastnn._core.csrc cimport fnn_dtype
-from fastnn._core.passes cimport Net, Op, Rows, Training
+from fastnn._core.passes cimport Inference, Net, Op, Rows, Training
+
+# What one call of inference works in; laid out for rows, a team and kernels, for the next call is often alike.
+cdef class Scratch:
+    cdef Inference t
+    cdef int team
+    cdef Buffer memory
+    cdef Scratch next              # in a list of those that are free
 
 cdef class Plan:
     cdef readonly object dtype, parameters, gradients
@@ -16,7 +23,7 @@ cdef class Plan:
     cdef double work_per_row       # multiply-adds of a forward pass
     cdef char *w
     cdef char *g
-    cdef Buffer free_work          # the first of the workspaces of inference that no call holds
+    cdef Scratch free_work         # the first of those that no call holds
     cdef PyThread_type_lock training_lock
     cdef Training training         # pointers into training_memory, as laid out for `layout`
     cdef Buffer training_memory
@@ -34,8 +41,9 @@ cdef class Plan:
     cdef int check_shape(self, object x) except -1
     cdef tuple shape_of_out(self, const View *x)
     cdef char *take_out(self, object out, object array, const View *x) except? NULL
-    cdef Buffer borrow(self)
-    cdef void give_back(self, Buffer buffer) noexcept
+    cdef Scratch borrow(self)
+    cdef void give_back(self, Scratch scratch) noexcept
+    cdef int lay_out(self, Scratch scratch, Py_ssize_t m, int team, double work) except -1
     cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1
     cdef int prepare(self, Py_ssize_t m, int team) except -1
     cdef int lock(self) except -1

@@ -3,6 +3,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+class Scratch:
+    def __init__(self) -> None: ...
+
 class Plan:
     dtype: np.dtype[Any]
     parameters: NDArray[Any]

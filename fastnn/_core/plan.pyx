@@ -25,7 +25,7 @@ from fastnn._core.passes cimport (
     forward_task, inference_task, training_output,
 )
 from fastnn._core.pointwise cimport act_of
-from fastnn._core.threads cimport run_team, team_size
+from fastnn._core.threads cimport run_call, run_team, team_size
 
 cdef object empty = np.empty
 cdef Py_ssize_t BLOCK = 1 << 20     # bytes of the widest activation of a block of rows
@@ -36,6 +36,11 @@ cdef Py_ssize_t ENOUGH = 48         # rows of a member that are worth reading mo
 
 cdef size_t aligned(size_t size) noexcept nogil:
     return (size + 63) // 64 * 64
+
+
+cdef class Scratch:
+    def __cinit__(self):
+        self.memory = Buffer()
 
 
 cdef class Plan:
@@ -150,7 +155,7 @@ cdef class Plan:
     cdef double work(self, Py_ssize_t m) noexcept nogil:
         """Nanoseconds that one core is likely to need for a forward pass of m rows."""
         cdef const fnn_kernels *K = kernels(self.kind)
-        return m * self.work_per_row / (5.0 * K.lanes) + self.n_parameters * K.itemsize / 100.0
+        return m * self.work_per_row / (5.0 * K.lanes) + self.n_parameters * K.itemsize * 0.01
 
     cdef int step_team(self, Py_ssize_t m) noexcept nogil:
         """How many threads pay for a training step: in each, cores read what others have just written,
@@ -199,64 +204,73 @@ cdef class Plan:
         return view.data
 
     # Linked by hand: a list's memory comes and goes with its length.
-    cdef Buffer borrow(self):
+    cdef Scratch borrow(self):
         """A workspace for one call."""
-        cdef Buffer buffer
+        cdef Scratch scratch
         with cython.critical_section(self):
-            buffer = self.free_work
-            if buffer is not None:
-                self.free_work, buffer.next = buffer.next, None
-        return Buffer() if buffer is None else buffer
+            scratch = self.free_work
+            if scratch is not None:
+                self.free_work, scratch.next = scratch.next, None
+        return Scratch() if scratch is None else scratch
 
-    cdef void give_back(self, Buffer buffer) noexcept:
+    cdef void give_back(self, Scratch scratch) noexcept:
         with cython.critical_section(self):
-            self.free_work, buffer.next = buffer, self.free_work
+            self.free_work, scratch.next = scratch, self.free_work
 
-    cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1:
-        """All layers on m rows, in this call's own workspace."""
-        cdef Inference t
-        cdef Buffer buffer
-        cdef double work = self.work(m)
-        cdef int team = team_size(work)
-        cdef Py_ssize_t row_bytes, mr, enough, most, blocks
-        if m == 0 or self.n_out == 0:
-            return 0
+    cdef int lay_out(self, Scratch scratch, Py_ssize_t m, int team, double work) except -1:
+        """Which way m rows go through the layers, and the memory that it takes."""
+        cdef Inference *t = &scratch.t
+        cdef Py_ssize_t mr, row_bytes, enough, most, blocks
+        cdef Py_ssize_t bytes = self.n_parameters * self.dtype.itemsize
+        scratch.team = 0     # not laid out, should memory run out
         t.net = self.net(True)
-        t.x, t.m, t.out = x[0], m, out
+        t.m = m
         mr = t.net.K.gemm_mr
         # By columns a layer is shared by all, at a barrier each; by rows nobody waits, but everyone
         # reads all the weights, which pays only when there are rows enough to use them on.
         enough = 4 * mr
-        if self.n_parameters * t.net.K.itemsize > OWN:
+        if bytes > OWN:
             enough = max(enough, ENOUGH)
         t.by_rows = (team == 1 or t.net.n_ops == 0 or m >= enough * team
                      or work < 2000.0 * t.net.n_ops * team)
         # A core that another program slows down takes fewer rows; but each claim reads all the weights.
-        t.quantum = mr if self.n_parameters * t.net.K.itemsize < NEAR_ENOUGH else 0
-        t.next = 0
+        t.quantum = mr if bytes < NEAR_ENOUGH else 0
         row_bytes = t.net.width * t.net.K.itemsize
         t.block = m
-        if t.by_rows:
-            # Activations of a block of rows stay near the core; each block reads all the weights. With
-            # one layer there is nothing to keep.
-            if t.net.n_ops > 1 and m > 4 * mr:
-                most = max(BLOCK, 2 * self.n_parameters * t.net.K.itemsize) // (row_bytes * mr)
-                t.block = max(4, most) * mr
-                blocks = (m + t.block - 1) // t.block
-                t.block = (m + blocks - 1) // blocks
+        # Activations of a block of rows stay near the core; each block reads all the weights. With
+        # one layer there is nothing to keep.
+        if t.by_rows and t.net.n_ops > 1 and m > 4 * mr:
+            most = max(BLOCK, 2 * bytes) // (row_bytes * mr)
+            t.block = max(4, most) * mr
+            blocks = (m + t.block - 1) // t.block
+            t.block = (m + blocks - 1) // blocks
         t.net.gemm_bytes = self.gemm_bytes(&t.net, t.block, False)
         t.member_bytes = 2 * aligned(t.block * row_bytes) + t.net.gemm_bytes
-        buffer = self.borrow()
+        if t.by_rows:
+            scratch.memory.reserve(team * t.member_bytes)
+        else:
+            scratch.memory.reserve(t.member_bytes + team * t.net.gemm_bytes)
+        t.work = scratch.memory.data
+        scratch.team = team
+        return 0
+
+    cdef int infer(self, const Rows *x, Py_ssize_t m, char *out) except -1:
+        """All layers on m rows, in this call's own workspace."""
+        cdef double work = self.work(m)
+        cdef int team = team_size(work)
+        cdef Scratch scratch
+        cdef Inference *t
+        if m == 0 or self.n_out == 0:
+            return 0
+        scratch = self.borrow()
+        t = &scratch.t
         try:
-            if t.by_rows:
-                buffer.reserve(team * t.member_bytes)
-            else:
-                buffer.reserve(t.member_bytes + team * t.net.gemm_bytes)
-            t.work = buffer.data
-            with nogil:
-                run_team(inference_task, &t, team)
+            if scratch.team != team or t.m != m or t.net.K != kernels(self.kind):
+                self.lay_out(scratch, m, team, work)
+            t.x, t.out, t.next = x[0], out, 0
+            run_call(inference_task, t, team, work)
         finally:
-            self.give_back(buffer)
+            self.give_back(scratch)
         return 0
 
     def predict(self, x, out=None):

@@ -13,7 +13,7 @@ from fastnn._core.csrc cimport (
     fnn_dtype, fnn_kernels,
 )
 from fastnn._core.kernels cimport kernels
-from fastnn._core.threads cimport run_team, team_share, team_size
+from fastnn._core.threads cimport run_call, run_team, team_share, team_size
 
 cdef object empty = np.empty
 cdef dict ACTS = {
@@ -69,8 +69,8 @@ cdef double EXPONENTIAL = 0.25
 cdef void run(Work *w) noexcept:
     cdef bint elementary = w.act > FNN_RELU or w.what >= SOFTMAX
     cdef double each = BYTE * w.K.itemsize + (EXPONENTIAL * 16 / w.K.lanes if elementary else 0)
-    with nogil:
-        run_team(work_task, w, team_size(each * w.count * w.width))
+    cdef double work = each * w.count * w.width
+    run_call(work_task, w, team_size(work), work)
 
 
 cdef object apply(Pass what, object x, fnn_act act, object negative_slope, object out):

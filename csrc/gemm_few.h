@@ -14,10 +14,10 @@
 #define TURN_LD (TURN_AHEAD + 16 / (int)sizeof(REAL)) /* between the rows of a run that is moved */
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
-#define TURN_SQUARES (VEC_BYTES == 64 && F32) /* other vectors hold no line; float64 gains a twentieth */
+#define TURN_SQUARES (VEC_BYTES == 64) /* other vectors hold no line */
 #define SQUARES_FAR (6 << 20) /* bytes of B from which its squares are fetched for a few rows too: SQUARES_AHEAD on */
 #define SQUARES_AHEAD 4
-#define TURN_MOST (TURN_SQUARES ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
+#define TURN_MOST (TURN_SQUARES && F32 ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory, where nothing is known of the cache */
 /* Between the sums and a row of B, mod 4096: no rows a multiple of 512 bytes apart (1024 for vectors of 64,
@@ -266,11 +266,12 @@ INLINE void FN(turn_squares)(const fnn_gemm *g, const int m) {
 }
 
 /* For more rows than pieces serve; for fewer where the rows of B^T are whole lines and do not all stay in L2,
- * or meet in few sets of L1. */
+ * or meet in few sets of L1; or where B comes from afar. */
 INLINE int FN(better_in_squares)(const fnn_gemm *g) {
     const ptrdiff_t row = g->b_cs * (ptrdiff_t)sizeof(REAL), bytes = g->n * g->k * (ptrdiff_t)sizeof(REAL);
     const ptrdiff_t large = row % 2048 ? 3 << 19 : 1 << 20;
-    return TURN_SQUARES && g->a_cs == 1 && (g->m > STREAM_ROWS || (row % 64 == 0 && bytes >= large));
+    if (!TURN_SQUARES || g->a_cs != 1) return 0;
+    return g->m > STREAM_ROWS || bytes >= SQUARES_FAR || (row % 64 == 0 && bytes >= large);
 }
 
 INLINE int FN(better_turned)(const fnn_gemm *g) {

@@ -59,9 +59,8 @@
 #define GEMM_PANELS (VEC_BYTES > 16) /* the baseline has none, for the size of a wheel */
 #endif
 
-/* Bytes above which a B is copied whose vectors straddle cache lines, if its rows have more than so many. */
-#define GEMM_STRADDLES_PACKED (160 << 10)
-#define GEMM_STRADDLES_ROW (13 * 64)
+/* Bytes of B's rows above which tiles fetch the line in which one ends, where vectors straddle, rather than A. */
+#define GEMM_LINES (13 * 64)
 /* Rows of A that pay for a copy, where B is not copied. */
 #define GEMM_COPIED 48
 /* Rows of A whose copies are kept while the blocks of some k pass, and the least for which B is copied anew. They
@@ -97,6 +96,7 @@ INLINE FN(tile) FN(first_tile)(const fnn_gemm *g, int last) {
     t.ldb = g->b_rs;
     t.fetches = 0;
     t.b_ahead = FN(row_ahead)(g) ? GEMM_AHEAD * g->b_rs : 0;
+    t.straddles = FN(straddles)(g);
     t.b_copy = NULL;
     t.start = g->bias ? g->bias : FN(zeros);
     t.start_ld = 0;
@@ -121,13 +121,14 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const ptrdiff_t parts = wide + alone;
     const int advance = first->start != FN(zeros);
     FN(tile) t = *first;
+    t.straddles &= rows;
     if (t.b_copy && n % NR)
         FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {
         const ptrdiff_t nv = i < wide ? each + (i < more) : 1;
         if (masks && i == parts - 1) t.tail = vtail_make(rest);
-        FN(take_errands)(&t, errands, GEMM_COLS_FETCH(mr, nv));
+        FN(take_errands)(&t, errands, nv, GEMM_COLS_FETCH(mr, nv));
         if (errands->fetch_c) FN(prefetch_c)(i + 1 < parts ? t.c + nv * VL : first->c + mr * t.ldc, mr, t.ldc);
         if (t.b_copy && i < full) {
             assert(FN(packs_tiles)[mr - 1]);
@@ -157,9 +158,7 @@ typedef struct {
 
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const int straddles = GEMM_COPIES && g->b_rs * size % VEC_BYTES != 0 && g->n * size > GEMM_STRADDLES_ROW;
-    const ptrdiff_t near = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
-    const ptrdiff_t packed = straddles ? GEMM_STRADDLES_PACKED : near;
+    const ptrdiff_t packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
     s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
     /* B is cut later for dW, whose strips of A are copied anew for each block. */
@@ -248,7 +247,8 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     /* The strips follow one another. Those that L2 holds are not fetched: asking it at each step for a line that L1 may
      * lack gets in the way of the loads. */
     const int run = b->a_copy ? b->keeps_a && b->j : g->a_cs == 1 && g->a_rs == b->k;
-    if (run && (GEMM_MR <= 8 || g->m * b->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE)) {
+    const int line = !b->panel && FN(straddles)(g) && b->n * (ptrdiff_t)sizeof(REAL) > GEMM_LINES; /* is wanted more */
+    if (run && !line && (GEMM_MR <= 8 || g->m * b->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE)) {
         e->ahead = a;
         e->ahead_step = FN(ceil_div)(mr * NR, b->n);
         e->ahead_turn = e->ahead_step * b->k;
@@ -302,6 +302,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.b = b.b;
         t.ldb = b.ldb;
         t.b_ahead = FN(b_ahead)(g, &b, r);
+        if (b.panel > NR) t.straddles = 0;
         t.fetches = t.b_ahead != 0;
         t.b_copy = r ? NULL : b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
@@ -404,6 +405,7 @@ static void FN(transposed)(const fnn_gemm *g) {
             t.a_cs = 1;
             t.b = a;
             t.ldb = t.ldc = ld;
+            t.straddles = 0;
             t.b_ahead = GEMM_MR > 8 ? GEMM_AHEAD * ld : 0; /* c follows */
             t.a = (const REAL *)g->b + (j + begin) * g->b_cs;
             t.c = c + begin * ld;
@@ -432,7 +434,7 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const ptrdiff_t depth = FN(least)(k > 0 ? k : 1, KC), width = FN(round_up)(n, NR);
     const ptrdiff_t block = GEMM_BLOCK_MOST / (ptrdiff_t)sizeof(REAL);
     _Static_assert(PANEL_DEPTH * NR <= KC * (NR + GEMM_MR), "a panel fits too");
-    const int large = n * k * (ptrdiff_t)sizeof(REAL) > GEMM_STRADDLES_PACKED;
+    const int large = n * k * (ptrdiff_t)sizeof(REAL) > FN(least)(GEMM_PACKED, GEMM_APART_PACKED);
     const int keeps = GEMM_COPIES && (b_cs == 1 ? m >= GEMM_WORTH && large : m >= GEMM_COPIED);
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
     const ptrdiff_t packed = FN(least)(depth * width, block) + kept * depth;

@@ -1,5 +1,5 @@
-/* gemm_common.h: what all ways of the matrix product share: cutting a range into parts, and the
- * epilogues that a tile does not do. */
+/* gemm_common.h: what all ways of the matrix product share: cutting a range into parts, where
+ * B lies, and the epilogues that a tile does not do. */
 
 /* a / b for a >= 0, b > 0. Some CPUs take 90 cycles to divide 64 bits and 25 to divide 32. */
 INLINE ptrdiff_t FN(quotient)(ptrdiff_t a, ptrdiff_t b) {
@@ -15,6 +15,11 @@ INLINE ptrdiff_t FN(part)(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
 INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return FN(quotient)(a + b - 1, b); }
 INLINE ptrdiff_t FN(round_up)(ptrdiff_t a, ptrdiff_t b) { return FN(ceil_div)(a, b) * b; }
 INLINE ptrdiff_t FN(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+/* Whether vectors of B straddle cache lines, where tiles with 32 registers fetch one line more of each row. */
+INLINE int FN(straddles)(const fnn_gemm *g) {
+    return GEMM_MR > 8 && g->b_rs * (ptrdiff_t)sizeof(REAL) % 64 != 0;
+}
 
 /* The epilogues that a tile does not do, over m x n elements of C at (i, j). */
 static void FN(finish)(const fnn_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {

@@ -27,9 +27,14 @@ INLINE FN(errands) FN(no_errands)(void) {
     return e;
 }
 
-INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, int able) {
+INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able) {
     t->ahead = t->b;
     t->ahead_step = t->ahead_shift = 0;
+    /* Without errands, the line in which a row of its B ends. */
+    if (t->straddles) {
+        t->ahead += t->b_ahead + nv * VL - 1;
+        t->ahead_step = t->ldb;
+    }
     if (e->soons && able) {
         t->ahead = (const REAL *)e->soon[e->which] + e->soon_at;
         t->ahead_step = e->soon_step;

@@ -11,7 +11,7 @@
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
 #define HELD_MOST 96 /* rows of A; 128 of float64 are slower than by blocks */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
-/* Bytes of B from which it is held for many rows, and twice as many for several; for half as many rows if those of B
+/* Bytes of B from which it is held for many rows, and twice as many for several; for two thirds of these if B's rows
  * straddle cache lines, since tiles then ask L2 for half as many lines again. Fewer rows hold one that other data,
  * or other programs, may have driven out of the caches: more than a quarter of the outermost. */
 #define HELD_NEAR (3 << 20)
@@ -134,7 +134,7 @@ INLINE int FN(better_held)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size, whole = g->k * g->b_rs * size;
     const ptrdiff_t cache = g->cache ? (ptrdiff_t)g->cache : STREAM_FAR;
     if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST || g->k < HELD_DEPTH) return 0;
-    const ptrdiff_t rows = g->b_rs * size % VEC_BYTES ? 2 * g->m : g->m;
+    const ptrdiff_t rows = FN(straddles)(g) ? g->m * 3 / 2 : g->m;
     return whole > cache / 4 || (rows >= HELD_MANY && bytes >= HELD_NEAR) ||
            (rows >= HELD_SEVERAL && bytes >= 2 * HELD_NEAR);
 }

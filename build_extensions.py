@@ -68,7 +68,7 @@ else:
 # The kernels; the modules in which a call spends up to a tenth less so; any other, and the kernels
 # for CPUs without AVX2, which are as large as those with it.
 KERNELS, HOT, COLD = ("-O1",) * 3 if DEBUG else ("-O3", "-O2", "-Os")
-HOT_MODULES = ("arrays", "linear", "plan", "pointwise")
+HOT_MODULES = ("arrays", "linear", "plan")
 # What Cython reads by hand that CPython has functions for: where no call is hot, those are smaller.
 SMALL = ["-DCYTHON_FAST_THREAD_STATE=0", "-DCYTHON_USE_UNICODE_INTERNALS=0"]
 

@@ -247,7 +247,8 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     /* The strips follow one another. Those that L2 holds are not fetched: asking it at each step for a line that L1 may
      * lack gets in the way of the loads. */
     const int run = b->a_copy ? b->keeps_a && b->j : g->a_cs == 1 && g->a_rs == b->k;
-    const int line = !b->panel && FN(straddles)(g) && b->n * (ptrdiff_t)sizeof(REAL) > GEMM_LINES; /* is wanted more */
+    /* Where tiles fetch the line in which a row of B ends, it is wanted more. */
+    const int line = !b->panel && FN(straddles)(g) && FN(row_ahead)(g) && b->n * (ptrdiff_t)sizeof(REAL) > GEMM_LINES;
     if (run && !line && (GEMM_MR <= 8 || g->m * b->k * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE)) {
         e->ahead = a;
         e->ahead_step = FN(ceil_div)(mr * NR, b->n);

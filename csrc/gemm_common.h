@@ -16,7 +16,7 @@ INLINE ptrdiff_t FN(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return FN(quotient)(a 
 INLINE ptrdiff_t FN(round_up)(ptrdiff_t a, ptrdiff_t b) { return FN(ceil_div)(a, b) * b; }
 INLINE ptrdiff_t FN(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* Whether vectors of B straddle cache lines, where tiles with vectors of 64 bytes fetch one line more of each row. */
+/* Whether B's rows are not whole cache lines, so that vectors straddle them; only vectors of 64 bytes care. */
 INLINE int FN(straddles)(const fnn_gemm *g) {
     return GEMM_COPIES && g->b_rs * (ptrdiff_t)sizeof(REAL) % 64 != 0;
 }

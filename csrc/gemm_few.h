@@ -15,8 +15,8 @@
 #define TURN_WIDTH 2 /* vectors of columns of B^T at a time: chains of sums that run side by side */
 #define TURN_FAR (256 << 10) /* bytes of B from which its rows are fetched ahead, with 16 registers */
 #define TURN_SQUARES (VEC_BYTES == 64) /* other vectors hold no line */
-#define SQUARES_FAR (6 << 20) /* bytes of B from which its squares are fetched for a few rows too: SQUARES_AHEAD on */
-#define SQUARES_AHEAD 4
+#define SQUARES_FAR (6 << 20) /* bytes of B from which squares serve any, and are fetched for a few rows too */
+#define SQUARES_AHEAD 4 /* of them on */
 #define TURN_MOST (TURN_SQUARES && F32 ? 2 * STREAM_ROWS : STREAM_ROWS) /* rows of C */
 #define STREAM_NEAR (2 << 20) /* bytes of B from which few rows stream through it; see better_streamed */
 #define STREAM_FAR (24 << 20) /* bytes of B beyond which it lies in memory, where nothing is known of the cache */

@@ -11,7 +11,7 @@
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
 #define HELD_MOST 96 /* rows of A; 128 of float64 are slower than by blocks */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
-/* Bytes of B from which it is held for many rows, and twice as many for several; for two thirds of these if B's rows
+/* Bytes of B from which it is held for many rows, and twice as many for several; for two thirds of the rows if B's
  * straddle cache lines, since tiles then ask L2 for half as many lines again. Fewer rows hold one that other data,
  * or other programs, may have driven out of the caches: more than a quarter of the outermost. */
 #define HELD_NEAR (3 << 20)
@@ -41,18 +41,28 @@ INLINE void FN(held_rows)(const int rows, const vec *w, const REAL *x, REAL *y) 
     UNROLL for (int i = 0; i < rows; i++) vstore(y + i * VL, sums[i]);
 }
 
+/* A line of a row of which so many bytes are left; the next row begins `down` bytes after its end. */
+INLINE void FN(fetch_line)(const char **ahead, ptrdiff_t *left, ptrdiff_t down, ptrdiff_t step) {
+    __builtin_prefetch(*ahead, 0, 2);
+    *ahead += VEC_BYTES;
+    *left -= VEC_BYTES;
+    if (*left == 0) {
+        *ahead += down;
+        *left = step - down;
+    }
+}
+
 /* n columns, whole vectors, and HELD_DEPTH rows of B. For each vector as many lines of the next ones are fetched, if
  * there are more, a row after another: memory gives the lines of a row sooner than one of each row in turn. `rows` is
  * a multiple of half of HELD_ROWS. */
 static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t rows, const REAL *x, const REAL *b,
                                                        ptrdiff_t ldb, int more, REAL *y) {
-    const REAL *ahead = more ? b + HELD_DEPTH * ldb : b, *end = ahead + n;
-    const ptrdiff_t across = more ? VL : 0, down = ldb - n;
     /* Any of 16 rows is a base register and 0, 1, 2, 3, 4 times a stride, as in tile_body. */
     ptrdiff_t step = ldb * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
     const char *r[HELD_DEPTH / 5 + 1];
-    /* A burst of fetches would keep the loads of B waiting. */
-    const int each = rows > HELD_ROWS * HELD_DEPTH / 2 ? 1 : 2;
+    const char *ahead = (const char *)(b + HELD_DEPTH * ldb);
+    const ptrdiff_t down = (ldb - n) * (ptrdiff_t)sizeof(REAL);
+    ptrdiff_t left = step - down;
     _Static_assert(HELD_MOST <= HELD_ROWS * HELD_DEPTH, "no more fetches than lines");
     UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) r[i] = (const char *)b + 5 * i * step;
     __asm__("" : "+r"(step), "+r"(step_3));
@@ -62,16 +72,13 @@ static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t ro
         UNROLL for (int q = 0; q < HELD_DEPTH; q++)
             w[q] = vload((const REAL *)(r[q / 5] + (q % 5 == 3 ? step_3 : q % 5 * step)));
         const REAL *some = x;
-        ptrdiff_t i = rows, lines = HELD_DEPTH;
+        ptrdiff_t i = rows, lines = more ? HELD_DEPTH : 0;
         for (; i >= HELD_ROWS; i -= HELD_ROWS, some += HELD_ROWS * HELD_DEPTH, y += HELD_ROWS * VL) {
-            for (int q = 0; q < each; q++, ahead += across, lines--) __builtin_prefetch(ahead, 0, 2);
+            /* Two at a time: a burst of fetches would keep the loads of B waiting. */
+            for (int q = 0; q < 2 && lines > 0; q++, lines--) FN(fetch_line)(&ahead, &left, down, step);
             FN(held_rows)(HELD_ROWS, w, some, y);
         }
-        for (; lines > 0; lines--, ahead += across) __builtin_prefetch(ahead, 0, 2);
-        if (ahead >= end) {
-            ahead += down;
-            end += ldb;
-        }
+        for (; lines > 0; lines--) FN(fetch_line)(&ahead, &left, down, step);
         if (i) {
             FN(held_rows)(HELD_ROWS / 2, w, some, y);
             y += HELD_ROWS / 2 * VL;

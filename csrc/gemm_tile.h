@@ -28,7 +28,7 @@ typedef struct {
      * more than 4 rows and the tiles of GEMM_COLS_FETCH do. */
     int fetches;
     ptrdiff_t b_ahead; /* what they fetch of B is so many elements on; 0: that is there already */
-    int straddles;     /* whether vectors of B straddle cache lines */
+    int straddles;     /* whether they also fetch the line in which a row of B ends: see take_errands */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
 } FN(tile);
 
@@ -153,7 +153,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
         if (cols_fetch && !packs)
             UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch((const char *)(b + j * VL) + fetch);
         if (cols_fetch || (fetches && GEMM_COPIES)) {
-            __builtin_prefetch(ahead, 0, cols_fetch ? 2 : 3);
+            __builtin_prefetch(ahead, 0, cols_fetch ? 2 : 3); /* a line of B that straddles is wanted in L1 */
             ahead += ahead_step;
         }
         UNROLL for (int i = 0; i < mr; i += 5) a[i / 5] += a_cs * (ptrdiff_t)sizeof(REAL);

@@ -1,6 +1,6 @@
 """A model as the machine sees it: operations over flat buffers, and the workspaces they need.
 
-Each call checks its arrays once and then works without the GIL. A workspace of inference belongs to a
+Each call checks its arrays once and then works, without the GIL but for the briefest. A workspace of inference belongs to a
 call, so any number of threads may predict at once; the training workspace has a lock, and a second
 thread that trains the same model is refused.
 """
@@ -100,6 +100,7 @@ cdef class Plan:
         cdef Op *op = self.ops
         cdef Py_ssize_t width = self.n_in
         self.width = width
+        self.passing_per_row = 0.25 * width
         for spec in ops:
             op.n_in = op.n_out = width
             op.act = FNN_IDENTITY
@@ -120,6 +121,8 @@ cdef class Plan:
             op.from_input = (op.act == FNN_GELU or op.act == FNN_SILU
                              or (op.act == FNN_LEAKY_RELU and op.slope < 0))
             self.work_per_row += op.n_in * op.n_out if op.kind == LINEAR else 4.0 * width
+            # Calls, activations and copies, which a small work_per_row may leave out.
+            self.passing_per_row += 4.0 + 0.25 * op.n_out
             if op.kind != DROPOUT:
                 self.inference_ops[self.n_inference_ops] = op[0]
                 self.n_inference_ops += 1
@@ -268,7 +271,7 @@ cdef class Plan:
             if scratch.team != team or t.m != m or t.net.K != kernels(self.kind):
                 self.lay_out(scratch, m, team, work)
             t.x, t.out, t.next = x[0], out, 0
-            run_call(inference_task, t, team, work)
+            run_call(inference_task, t, team, work + m * self.passing_per_row)
         finally:
             self.give_back(scratch)
         return 0

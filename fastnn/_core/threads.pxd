@@ -2,9 +2,9 @@ ctypedef void (*team_task)(void *context, int member, int team) noexcept nogil
 
 # Runs task on `team` threads of this process, member 0 to team - 1; on the caller alone for team 1.
 cdef void run_team(team_task task, void *context, int team) noexcept nogil
-# The same for a caller who has the GIL, which is let go but for work of so few nanoseconds that others gain
-# nothing by it.
-cdef void run_call(team_task task, void *context, int team, double work) noexcept
+# The same for a caller who has the GIL. It is let go, but for work of at most so few nanoseconds
+# that others would gain nothing.
+cdef void run_call(team_task task, void *context, int team, double at_most) noexcept
 # Waits for the other members; only inside a task, and reached by all of them.
 cdef void team_barrier(int team) noexcept nogil
 # How many threads pay for this much work (nanoseconds on one core).

@@ -94,7 +94,7 @@ cdef extern from *:
 # it, two threads took 6.0 us for what one did in 7.5 (tanh of 49,152 numbers), and 7.9 for 10.5
 # (linear 32x192->192).
 cdef double WORTH = 4000.0
-# Nanoseconds of work below which a call keeps the GIL: to let it go and take it again takes 60 to 90.
+# Nanoseconds below which a call keeps the GIL: to let it go and take it again takes 60 to 90.
 cdef double BRIEF = 1000.0
 cdef int MAX_THREADS = 1024
 cdef int threads = 1
@@ -118,8 +118,8 @@ cdef void run_team(team_task task, void *context, int team) noexcept nogil:
         take_part(task, context, &here, threadid())
 
 
-cdef void run_call(team_task task, void *context, int team, double work) noexcept:
-    if work < BRIEF:
+cdef void run_call(team_task task, void *context, int team, double at_most) noexcept:
+    if team <= 1 and at_most < BRIEF:
         task(context, 0, 1)
         return
     with nogil:

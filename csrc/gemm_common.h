@@ -1,5 +1,5 @@
-/* gemm_common.h: what all ways of the matrix product share: cutting a range into parts, where
- * B lies, and the epilogues that a tile does not do. */
+/* gemm_common.h: what all ways of the matrix product share: cutting a range into parts, whether
+ * rows of B are whole cache lines, and the epilogues that a tile does not do. */
 
 /* a / b for a >= 0, b > 0. Some CPUs take 90 cycles to divide 64 bits and 25 to divide 32. */
 INLINE ptrdiff_t FN(quotient)(ptrdiff_t a, ptrdiff_t b) {

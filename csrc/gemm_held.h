@@ -63,7 +63,6 @@ static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t ro
     const char *ahead = (const char *)(b + HELD_DEPTH * ldb);
     const ptrdiff_t down = (ldb - n) * (ptrdiff_t)sizeof(REAL);
     ptrdiff_t left = step - down;
-    _Static_assert(HELD_MOST <= HELD_ROWS * HELD_DEPTH, "no more fetches than lines");
     UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) r[i] = (const char *)b + 5 * i * step;
     __asm__("" : "+r"(step), "+r"(step_3));
     for (; n > 0; n -= VL) {

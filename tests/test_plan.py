@@ -2,11 +2,14 @@
 
 import itertools
 import math
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
+from fastnn._core import kernels
 from fastnn._core.plan import Plan
 from fastnn._core.threads import set_num_threads
 from fastnn._core.trainer import Trainer
@@ -240,6 +243,54 @@ def test_many_threads_predict_at_once(isa, n_threads):
     for thread in team:
         thread.join()
     assert not wrong
+
+
+def test_a_kept_layout_is_that_of_the_call(set_threads):
+    """Of other rows, another team or other kernels nothing is left over."""
+    net = Network([300, 513, 100, 10], ["leaky_relu", "tanh", "identity"], "float32")
+    x = data(300, 300, "float32")
+    before = kernels.isa()
+    for name in (*kernels.available_isas(), before):
+        kernels.set_isa(name)
+        try:
+            for n, m in itertools.product((5, 1, 2), (300, 1, 117)):
+                set_threads(n)
+                net.plan.predict(x[:m])
+            fresh = Network([300, 513, 100, 10], ["leaky_relu", "tanh", "identity"], "float32")
+            for m in (1, 300, 50):
+                want = fresh.plan.predict(x[:m])
+                np.testing.assert_array_equal(net.plan.predict(x[:m]), want)
+        finally:
+            kernels.set_isa(before)
+
+
+def test_narrow_rows_let_the_gil_go():
+    """79,000 rows of one number are few multiply-adds, and long all the same."""
+    net = Network([1, 1], ["tanh"], "float32")
+    x = data(79_000, 1, "float32")
+    turns, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            turns[0] += 1
+            time.sleep(0)  # lets the GIL go; gets it back only where somebody else does
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=count)
+    sys.setswitchinterval(1000)  # nobody is made to
+    try:
+        thread.start()
+        for _ in range(1000):
+            before = turns[0]
+            net.plan.predict(x)
+            if turns[0] > before:
+                break
+        else:
+            pytest.fail("no other thread ran")
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        thread.join()
 
 
 def trained(

@@ -241,6 +241,7 @@ def linear(x, weight, bias=None, *, negative_slope=None, out=None):
     f.work_bytes = product_work(f.K, &f.y)
     buffer = workspace(f.parts, &f.work_bytes)
     f.work = buffer.data if buffer is not None else NULL
+    # Writing y, and a tile's call for each row, count where n_in is small.
     run_call(forward_task, &f, f.parts, work + g.m * (4.0 + 0.1 * g.n))
     return out
 

@@ -3,7 +3,8 @@ from fastnn._core.arrays cimport Buffer, View
 from fastnn._core.csrc cimport fnn_dtype
 from fastnn._core.passes cimport Inference, Net, Op, Rows, Training
 
-# What one call of inference works in; laid out for rows, a team and kernels, for the next call is often alike.
+# What one call of inference works in. The layout is kept: the next call often has as many rows, the same team
+# and the same kernels.
 cdef class Scratch:
     cdef Inference t
     cdef int team

@@ -1,8 +1,8 @@
 """A model as the machine sees it: operations over flat buffers, and the workspaces they need.
 
-Each call checks its arrays once and then works, without the GIL but for the briefest. A workspace of inference belongs to a
-call, so any number of threads may predict at once; the training workspace has a lock, and a second
-thread that trains the same model is refused.
+Each call checks its arrays once and then works, without the GIL but for the briefest. A workspace of
+inference belongs to a call, so any number of threads may predict at once; the training workspace has a
+lock, and a second thread that trains the same model is refused.
 """
 
 cimport cython

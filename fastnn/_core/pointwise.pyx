@@ -70,6 +70,7 @@ cdef void run(Work *w) noexcept:
     cdef bint elementary = w.act > FNN_RELU or w.what >= SOFTMAX
     cdef double each = BYTE * w.K.itemsize + (EXPONENTIAL * 16 / w.K.lanes if elementary else 0)
     cdef double work = each * w.count * w.width
+    # For narrow rows of softmax it is what each row begins with that counts.
     run_call(work_task, w, team_size(work), work + (20.0 * w.count if w.what >= SOFTMAX else 0.0))
 
 

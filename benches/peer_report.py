@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peer_cells import MODULES, SECTIONS
-from peer_timing import DISTURBED
+from peer_timing import DISTURBED, fastest
 
 from fastnn.cli.bench import _digits, _time
 
@@ -27,9 +27,10 @@ SHORT = (
 )  # fmt: skip
 EPOCH = 60_000  # rows, as many as MNIST and Fashion-MNIST have
 NOTES = """\
-fastnn's time is that of a call (for training of one step), and the number under each peer is how
-many times as long it takes, in the best of its forms. Both are medians over the rounds; the spread
-is the interquartile range in parts of the median, the larger of fastnn's and the best peer's, with
+fastnn's time is that of a call (for training of one step), the median over the rounds. The number
+under each peer is how many times as long it takes, in the best of its forms, as fastnn just before
+and after it: the median over the rounds, and of the first two alone if it was twice behind another
+then. The spread is the interquartile range of the best peer's number in parts of the median, with
 an (!) if other programs took more than 5 % of the CPUs all the same. The limit is the longer of
 arithmetic at the multiply-add peak and memory traffic at the bandwidth of as much memory, both
 measured in the same run. Cells are batch x width, or batch x n_in->n_out, or the
@@ -37,7 +38,7 @@ widths of a network and the rows of a batch. scikit-learn has no LeakyReLU and w
 
 
 class Row(NamedTuple):
-    """A cell as measured: seconds of fastnn and, in its best form, of each peer."""
+    """A cell as measured: seconds of fastnn, and how many times as long each peer takes."""
 
     section: str
     name: str
@@ -60,7 +61,7 @@ class Row(NamedTuple):
     @property
     def ratio(self) -> float:
         """The fastest peer's time over fastnn's: below 1 fastnn is not the fastest."""
-        return min(self.peers.values(), default=math.nan) / self.seconds
+        return min(self.peers.values(), default=math.nan)
 
     @property
     def rate(self) -> str:
@@ -75,29 +76,26 @@ def rows(part: dict[str, Any]) -> list[Row]:
     """The cells of one number of threads that fastnn took part in."""
     found = []
     for cell in part["cells"]:
-        best: dict[str, list[float]] = {}
-        for form in sorted(cell["forms"], key=lambda form: statistics.median(form["seconds"])):
-            best.setdefault(form["peer"], form["seconds"])
+        best = fastest(cell["forms"])
         if "fastnn" not in best:
             continue
-        medians = {peer: statistics.median(seconds) for peer, seconds in best.items()}
-        ours = medians.pop("fastnn")
-        first = min(medians, key=medians.__getitem__, default="fastnn")
+        ours = statistics.median(best.pop("fastnn").seconds)
+        spread = _spread(next(iter(best.values())).ratios) if best else math.nan
         found.append(
             Row(
-                cell["section"], cell["name"], part["threads"], ours, medians,
-                max(_spread(best["fastnn"]), _spread(best[first])), cell["flops"], cell["traffic"],
-                cell["limit"] / ours, cell["limited_by"], cell["disturbed"],
+                cell["section"], cell["name"], part["threads"], ours,
+                {peer: form.ratio for peer, form in best.items()}, spread, cell["flops"],
+                cell["traffic"], cell["limit"] / ours, cell["limited_by"], cell["disturbed"],
                 cell["batch"],
             )
         )  # fmt: skip
     return found
 
 
-def _spread(seconds: Sequence[float]) -> float:
-    if len(seconds) < 2:
+def _spread(values: Sequence[float]) -> float:
+    if len(values) < 2:
         return math.nan
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return (high - low) / middle
 
 
@@ -181,8 +179,8 @@ def _section(measured: list[Row]) -> str:
     for row in measured:
         ratios = [
             "" if peer not in row.peers
-            else f"**{_digits(row.peers[peer] / row.seconds)}**" if peer == row.best
-            else _digits(row.peers[peer] / row.seconds)
+            else f"**{_digits(row.peers[peer])}**" if peer == row.best
+            else _digits(row.peers[peer])
             for peer in peers
         ]  # fmt: skip
         noise = f"{row.spread:.0%}" + (" (!)" if row.disturbed > DISTURBED else "")

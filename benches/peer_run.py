@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from peer_cells import MODULES, Cell, cells
-from peer_timing import DISTURBED, Budget, Form, measure, settle
+from peer_timing import DISTURBED, Budget, Form, fastest, measure, settle
 
 from fastnn._core.kernels import isa
 from fastnn._core.threads import get_num_threads, openmp_version
@@ -108,7 +108,7 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
         except Exception as error:  # a peer's own; the run goes on and tells it
             first = next(iter(str(error).splitlines()), "")
             failed.setdefault(peer, []).append(f"{type(error).__name__}: {first}"[:200])
-    times, disturbed = measure(forms, budget)
+    measured, disturbed = measure(forms, budget)
     limit, limited_by = ceiling.seconds(cell)
     return {
         **{name: getattr(cell, name) for name in RECORDED},
@@ -118,25 +118,25 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
         "failed": failed,
         "disturbed": disturbed,
         "forms": [
-            {"peer": peer, "variant": variant, "seconds": [t / cell.steps for t in seconds]}
-            for (peer, variant), seconds in times.items()
+            form._replace(
+                seconds=[t / cell.steps for t in form.seconds],
+                beside=[t / cell.steps for t in form.beside],
+            )._asdict()
+            for form in measured
         ],
     }
 
 
 def line(record: dict[str, Any]) -> str:
     """What is said of a cell when it is done."""
-    best: dict[str, float] = {}
-    for form in record["forms"]:
-        seconds = statistics.median(form["seconds"])
-        best[form["peer"]] = min(seconds, best.get(form["peer"], seconds))
     text = f"{record['threads']} | {record['section']:<9} {record['name']:<27}"
-    ours = best.pop("fastnn", None)
-    if ours is not None:
-        text += f" {_time(ours):>8}  {record['limit'] / ours:4.0%} of {record['limited_by']:<6}"
-    for peer, seconds in sorted(best.items(), key=lambda item: item[1]):
-        ratio = f"{seconds / ours:.2f}" if ours else _time(seconds)
-        text += f"  {peer} {ratio}"
+    best = fastest(record["forms"])
+    if ours := best.pop("fastnn", None):
+        seconds = statistics.median(ours.seconds)
+        text += f" {_time(seconds):>8}"
+        text += f"  {record['limit'] / seconds:4.0%} of {record['limited_by']:<6}"
+        for peer, form in sorted(best.items(), key=lambda item: item[1].ratio):
+            text += f"  {peer} {form.ratio:.2f}"
     if record["disturbed"] > DISTURBED:
         text += f"  (others took {record['disturbed']:.0%})"
     if record["failed"]:

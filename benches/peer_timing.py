@@ -1,10 +1,13 @@
 """How a cell is timed: all forms of all peers in turn, round after round, each peer on quiet cores.
 
 The threads of OpenBLAS, OpenMP, XLA and ONNX Runtime spin for a while after their work, and would
-take a core from whoever comes next. So before each peer's turn the process waits until its threads
-use no time any more; then calls that do not count warm the caches up, then come the samples. The
-time of a form in a round is the fastest of its samples, of which every form of a cell has as many;
-its time is the median over the rounds.
+take a core from whoever comes next. So before each turn the process waits until its threads use no
+time any more; then calls that do not count warm the caches up, then come the samples. The time of a
+form in a turn is the fastest of its samples, of which every form of a cell has as many.
+
+A machine that is shared is slower at times, for seconds or minutes. So the first peer, fastnn, has
+a turn before and after each other's: what counts is how many times as long another takes as fastnn
+beside it, and of that the median over the rounds.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ import statistics
 import time
 import timeit
 from collections.abc import Callable, Iterable
+from operator import truediv
 from typing import Any, NamedTuple
 
 # Seconds asleep between two looks at the process's clock, the part of them that threads which spin
 # may use up, and when to go on all the same.
 NAP, BUSY, PATIENCE = 0.004, 0.1, 0.5
 WARM_UP, LONG = 2e-3, 0.02  # seconds of warm-up, and from what length on a call needs none
-SAMPLES = (2, 8)  # least and most samples of a form in a round
+SAMPLES = (1, 8)  # least and most samples of a form in a round
 DISTURBED = 0.05  # of the CPUs' time, if other programs take more of it a round is made again
 TICKS = 2  # by which the system's count of CPU time may be off
-SLOWER = 1.3  # a peer's form that takes so many times as long as its best is not looked at further
+# A form that takes so many times as long as its peer's best is not looked at further, nor is a peer
+# that takes so many times as long as the best one.
+SLOWER, HOPELESS = 1.3, 2.0
 
 
 class Form(NamedTuple):
@@ -95,64 +101,120 @@ class Others:
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
+class Measured(NamedTuple):
+    """Seconds of a call of one form in each round, and of the first peer's call beside it."""
+
+    peer: str
+    variant: str
+    seconds: list[float]
+    beside: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as long as the first peer it took."""
+        return [*map(truediv, self.seconds, self.beside)]
+
+    @property
+    def ratio(self) -> float:
+        """The median of these."""
+        return statistics.median(self.ratios)
+
+
+def fastest(forms: Iterable[dict[str, Any]]) -> dict[str, Measured]:
+    """Each peer's form of the least ratio, from the records of a run."""
+    best: dict[str, Measured] = {}
+    for form in sorted((Measured(**form) for form in forms), key=lambda form: form.ratio):
+        best.setdefault(form.peer, form)
+    return best
+
+
 class _Timed:
-    """A form with its number of calls in a sample, and its times in the rounds."""
+    """A form with its number of calls in a sample, and what it took in the rounds."""
 
     def __init__(self, form: Form, sample: float) -> None:
         self.form, self.timer = form, timeit.Timer(form.call)
         with form.context():
             self.loops, self.taken = _loops(self.timer, sample)
-        self.rounds: dict[int, float] = {}
+        self.rounds: dict[int, tuple[float, float]] = {}
 
-    def run(self, samples: int, number: int) -> None:
+    def run(self, samples: int) -> float:
         with self.form.context():
             if self.taken < LONG:
                 self.timer.timeit(max(1, round(WARM_UP / self.taken)))
-            self.rounds[number] = min(self.timer.repeat(samples, self.loops)) / self.loops
+            return min(self.timer.repeat(samples, self.loops)) / self.loops
+
+    def measured(self, numbers: Iterable[int]) -> Measured:
+        """Of these rounds, or of those that there are."""
+        pairs = [self.rounds[n] for n in numbers if n in self.rounds] or list(self.rounds.values())
+        seconds, beside = map(list, zip(*pairs, strict=True))
+        return Measured(self.form.peer, self.form.variant, seconds, beside)
 
 
-def measure(
-    forms: Iterable[Form], budget: Budget
-) -> tuple[dict[tuple[str, str], list[float]], float]:
-    """Seconds of a call in each round by (peer, variant), and how much others disturbed them.
+def measure(forms: Iterable[Form], budget: Budget) -> tuple[list[Measured], float]:
+    """What the forms took, and how much others disturbed them.
 
-    The order of the peers is another in each round. Forms that are behind another form of the same
-    peer after two rounds drop out. Rounds in which other programs took the CPUs are made again, up
-    to twice as many in all, and the quietest count.
+    The order of the peers is another in each round. Forms that are far behind after two rounds drop
+    out. Rounds in which other programs took the CPUs are made again, up to twice as many in all,
+    and the quietest count.
     """
     peers: dict[str, list[_Timed]] = {}
     for form in forms:
         settle()
         peers.setdefault(form.peer, []).append(_Timed(form, budget.burst / SAMPLES[1]))
     if not peers:
-        return {}, 0.0
+        return [], 0.0
     taken = sorted(min(timed.taken for timed in group) for group in peers.values())
     samples = min(max(round(budget.burst / taken[len(taken) // 2]), SAMPLES[0]), SAMPLES[1])
     shuffle, others, shares = random.Random(0).shuffle, Others(), []
-    racing = {peer: list(group) for peer, group in peers.items()}
+    first, *rest = peers.values()
+    racing = list(rest)
     while sum(share <= DISTURBED for share in shares) < budget.rounds > len(shares) / 2:
-        order = list(racing)
-        shuffle(order)
+        shuffle(racing)
         others.share()
-        for peer in order:
-            settle()
-            for timed in racing[peer]:
-                timed.run(samples, len(shares))
+        _round(first, racing, samples, len(shares))
         shares.append(others.share())
         if len(shares) == 2:
-            racing = {peer: _fast(group) for peer, group in racing.items()}
+            racing = _fast(racing)
     kept = sorted(range(len(shares)), key=shares.__getitem__)[: budget.rounds]
-    times = {}
-    for timed in itertools.chain(*peers.values()):
-        rounds = [timed.rounds[n] for n in kept if n in timed.rounds]
-        times[timed.form.peer, timed.form.variant] = rounds or list(timed.rounds.values())
-    return times, statistics.fmean(shares[n] for n in kept)
+    measured = [timed.measured(kept) for timed in itertools.chain(first, *rest)]
+    return measured, statistics.fmean(shares[n] for n in kept)
 
 
-def _fast(group: list[_Timed]) -> list[_Timed]:
-    """Those that may be the fastest of one peer's forms."""
-    best = min(min(timed.rounds.values()) for timed in group)
-    return [timed for timed in group if min(timed.rounds.values()) <= SLOWER * best]
+def _round(first: list[_Timed], racing: list[list[_Timed]], samples: int, number: int) -> None:
+    """A turn of each peer, and of the first one between them all."""
+
+    def turn() -> float:
+        settle()
+        seconds = [timed.run(samples) for timed in first]
+        for timed, value in zip(first, seconds, strict=True):
+            turns[timed].append(value)
+        return min(seconds)
+
+    turns: dict[_Timed, list[float]] = {timed: [] for timed in first}
+    before = turn()
+    for group in racing:
+        settle()
+        seconds = [timed.run(samples) for timed in group]
+        after = turn()
+        for timed, value in zip(group, seconds, strict=True):
+            timed.rounds[number] = value, (before + after) / 2
+        before = after
+    for timed, values in turns.items():
+        timed.rounds[number] = (statistics.median(values),) * 2
+
+
+def _fast(racing: list[list[_Timed]]) -> list[list[_Timed]]:
+    """Peers that may be the fastest, each with the forms that may be its fastest."""
+
+    def least(group: list[_Timed]) -> float:
+        return min(value / beside for timed in group for value, beside in timed.rounds.values())
+
+    best = min(map(least, racing), default=0.0)
+    return [
+        [timed for timed in group if least([timed]) <= SLOWER * least(group)]
+        for group in racing
+        if least(group) <= HOPELESS * best
+    ]
 
 
 def _loops(timer: timeit.Timer, sample: float) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -75,8 +76,9 @@ def test_wrong_usage(tmp_path: Path, argv: list[str], message: str) -> None:
 
 
 def part(**seconds: list[float]) -> dict:
+    (beside,) = seconds["fastnn"]
     forms = [
-        {"peer": peer, "variant": str(i), "seconds": times}
+        {"peer": peer, "variant": str(i), "seconds": times, "beside": beside}
         for peer, several in seconds.items()
         for i, times in enumerate(several)
     ]
@@ -93,16 +95,18 @@ def part(**seconds: list[float]) -> dict:
 
 
 def test_a_loss_is_told_in_all_tables() -> None:
-    measured = part(fastnn=[[2e-6, 2e-6, 9e-6]], JAX=[[8e-6] * 3, [1e-6] * 3], PyTorch=[[3e-6] * 3])
+    slow = {"JAX": [[8e-6] * 3, [1e-6, 1e-6, 9e-6]], "PyTorch": [[3e-6, 3e-6, 9e-6]]}
+    measured = part(fastnn=[[2e-6, 2e-6, 9e-6]], **slow)
     (row,) = rows = peer_report.rows(measured)
     assert (row.best, row.ratio, row.seconds) == ("JAX", 0.5, 2e-6)
-    assert row.spread == pytest.approx(3.5 / 2)
+    assert row.peers["PyTorch"] == pytest.approx(1.5)
+    assert row.spread == pytest.approx(0.25 / 0.5)
     assert row.share == pytest.approx(0.05)
     run = {"command": "peers.py", "runs": [measured]}
     line = next(text for text in peer_report.table(run, [rows]).splitlines() if "1x64 |" in text)
     assert line == (
         "| 1x64 | 2.00 us | 1.50 | **0.50** | JAX 0.50 **SLOWER** | 4.10 GFLOP/s | 5% read "
-        "| 175% (!) |"
+        "| 50% (!) |"
     )
     assert "not the fastest in 1: 1x64 (JAX 0.50)" in peer_report.summary(rows)
     assert "| layer 1x64 | 2.00 us | JAX 0.50 **SLOWER** |" in peer_report.short_table(run, [rows])
@@ -137,12 +141,23 @@ def test_forms_take_turns_and_slow_forms_of_a_peer_drop_out() -> None:
 
         return peer_timing.Form(peer, variant, call)
 
-    forms = [form("a", "quick", 10_000), form("a", "slow", 100_000), form("b", "other", 10_000)]
-    times, disturbed = peer_timing.measure(forms, peer_timing.Budget(4, 1e-3))
-    assert len(times["a", "quick"]) == len(times["b", "other"]) == 4
-    assert 1 <= len(times["a", "slow"]) <= 2
+    forms = [form("us", "first", 10_000), form("a", "quick", 10_000), form("a", "slow", 100_000),
+             form("b", "other", 10_000), form("c", "hopeless", 100_000)]  # fmt: skip
+    measured, disturbed = peer_timing.measure(forms, peer_timing.Budget(4, 1e-3))
+    times = {timed.variant: timed for timed in measured}
+    assert [*times] == ["first", "quick", "slow", "other", "hopeless"]
+    assert len(times["first"].seconds) == len(times["quick"].ratios) == 4
+    assert len(times["other"].ratios) == 4
+    assert 1 <= len(times["slow"].ratios) <= 2
+    assert 1 <= len(times["hopeless"].ratios) <= 2
     assert disturbed >= 0
-    assert min(times["a", "slow"]) > 3 * min(times["a", "quick"])
+    assert times["first"].ratios == [1] * 4
+    assert times["slow"].ratio > 3 * times["quick"].ratio
+    peers = {"quick": "a", "slow": "a"}
+    turns = [name for name, _ in itertools.groupby(peers.get(name, name) for name in calls)]
+    turns = turns[turns.index("hopeless") + 1 :]  # before that each form is tried once
+    assert set(turns[::2]) == {"first"} != set(turns[1::2])
+    assert len(turns) >= 2 * (3 + 3 + 2 + 2) + 1
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell")
@@ -156,6 +171,7 @@ def test_other_programs_are_noticed() -> None:
 def test_every_peer_is_listed_and_names_are_unique() -> None:
     cells = peer_cells.cells()
     assert {peer for cell in cells for peer in cell.makers} == set(peer_cells.MODULES)
+    assert {next(iter(cell.makers)) for cell in cells} == {"fastnn"}
     assert len({(cell.section, cell.name) for cell in cells}) == len(cells)
     known = {(cell.section, cell.name) for cell in cells}
     assert {(s, name) for s, *names in peer_report.SHORT for name in names} <= known

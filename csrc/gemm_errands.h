@@ -14,6 +14,8 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* without GEMM_COPIES, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;
+    const REAL *columns;        /* of the next strip of A, columns_step apart: one line of each, for one tile; or NULL */
+    ptrdiff_t columns_step;
     int narrow;                 /* no tiles of more than GEMM_NV vectors */
     int soons, which;           /* how many of g->soon are fetched instead, and whose turn it is: */
     const void *const *soon;    /* a tile takes soon_turn elements of one of them from soon_at on, */
@@ -22,7 +24,7 @@ typedef struct {
 
 INLINE FN(errands) FN(no_errands)(void) {
     FN(errands) e;
-    e.ahead = NULL;
+    e.ahead = e.columns = NULL;
     e.fetch_c = e.narrow = e.soons = 0;
     return e;
 }
@@ -35,7 +37,11 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able
         t->ahead += t->b_ahead + nv * VL - 1;
         t->ahead_step = t->ldb;
     }
-    if (e->soons && able) {
+    if (e->columns && able) {
+        t->ahead = e->columns;
+        t->ahead_step = e->columns_step;
+        e->columns = NULL;
+    } else if (e->soons && able) {
         t->ahead = (const REAL *)e->soon[e->which] + e->soon_at;
         t->ahead_step = e->soon_step;
         if (++e->which == e->soons) {

@@ -1,5 +1,5 @@
 /* main.c: runs every suite (SUITES, from the Makefile), or those that are named, on every instruction set,
- * or the one that FASTNN_ISA names, and dtype. */
+ * or the one that FASTNN_ISA names, and dtype. Each instruction set has a process: they run beside one another. */
 #include "check.h"
 
 #include <float.h>
@@ -7,7 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define X(name) int check_##name(const fnn_kernels *k);
 SUITES
@@ -104,26 +107,46 @@ static int wanted(const char *name, int argc, char **argv) {
     return argc == 1;
 }
 
+static void run_suites(fnn_isa isa, int argc, char **argv) {
+    for (int dtype = 0; dtype < FNN_DTYPES; dtype++) {
+        const fnn_kernels *k = fnn_get_kernels(isa, (fnn_dtype)dtype);
+        for (size_t s = 0; k && s < sizeof suites / sizeof suites[0]; s++) {
+            if (!wanted(suites[s].name, argc, argv)) continue;
+            failures = 0;
+            random_state = 1;
+            const long before = passed;
+            const clock_t start = clock();
+            const int bad = suites[s].run(k);
+            check_free_all();
+            printf("%-9s float%d %-16s %8ld passed, %d failed, %.2f s\n", fnn_isa_name(k->isa),
+                   (int)(8 * k->itemsize), suites[s].name, passed - before, bad,
+                   (double)(clock() - start) / CLOCKS_PER_SEC);
+            fflush(stdout);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     const char *const only = getenv("FASTNN_ISA");
-    for (int isa = 0; isa < FNN_ISAS; isa++)
-        for (int dtype = 0; dtype < FNN_DTYPES; dtype++) {
-            const fnn_kernels *k = fnn_get_kernels((fnn_isa)isa, (fnn_dtype)dtype);
-            if (!k || (only && strcmp(only, fnn_isa_name(k->isa)))) continue;
-            for (size_t s = 0; s < sizeof suites / sizeof suites[0]; s++) {
-                if (!wanted(suites[s].name, argc, argv)) continue;
-                failures = 0;
-                random_state = 1;
-                const long before = passed;
-                const clock_t start = clock();
-                const int bad = suites[s].run(k);
-                check_free_all();
-                printf("%-9s float%d %-16s %8ld passed, %d failed, %.2f s\n", fnn_isa_name(k->isa),
-                       (int)(8 * k->itemsize), suites[s].name, passed - before, bad,
-                       (double)(clock() - start) / CLOCKS_PER_SEC);
-                fflush(stdout);
-            }
-        }
+    long(*totals)[2] = mmap(NULL, FNN_ISAS * sizeof *totals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (totals == MAP_FAILED) return 2;
+    for (int isa = 0; isa < FNN_ISAS; isa++) {
+        if (only && strcmp(only, fnn_isa_name((fnn_isa)isa))) continue;
+        const pid_t child = fork();
+        if (child < 0) return 2;
+        if (child) continue;
+        run_suites((fnn_isa)isa, argc, argv);
+        totals[isa][0] = passed;
+        totals[isa][1] = failed;
+        exit(0);
+    }
+    int status, broken = 0;
+    while (wait(&status) > 0)
+        if (status) printf("a process ended with status %d\n", broken = status);
+    for (int isa = 0; isa < FNN_ISAS; isa++) {
+        passed += totals[isa][0];
+        failed += totals[isa][1];
+    }
     printf("%ld passed, %ld failed\n", passed, failed);
-    return failed || !passed;
+    return failed || broken || !passed;
 }

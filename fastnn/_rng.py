@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,20 +16,23 @@ _EXPECTED = "None, a non-negative integer, a SeedSequence, a BitGenerator or a G
 
 
 def stream_seed(rng: RNG = None) -> int:
-    """One 64-bit seed drawn from `numpy.random.default_rng(rng)`.
+    """One 64-bit seed drawn from `numpy.random.default_rng(rng)`; for None a fresh one.
 
     A Generator or BitGenerator is advanced, so that using it twice gives different seeds; an
-    integer or a SeedSequence gives the same seed each time; None a fresh one.
+    integer or a SeedSequence gives the same seed each time.
 
     Raises
     ------
     TypeError, ValueError
         If rng is none of these, or a negative integer.
     """
+    check_rng(rng)
+    if rng is None:  # a generator for one number would take as long as three steps of a small network
+        return int.from_bytes(os.urandom(8), "little")
+
     from numpy import uint64
     from numpy.random import default_rng
 
-    check_rng(rng)
     generator = default_rng(rng)
     return int(generator.integers(0, 2**64 - 1, dtype=uint64, endpoint=True))
 

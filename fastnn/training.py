@@ -258,7 +258,8 @@ class Run:
         with Progress(progress, epochs * self.batches, history.epochs * self.batches) as bar:
             while history.epochs < epochs and not self.stopped:
                 history.append(self.epoch(trainer, update, history.epochs, bar))
-                bar.line(f"epoch {history.epochs}/{epochs}: {history.line()}")
+                if bar.shown:
+                    bar.line(f"epoch {history.epochs}/{epochs}: {history.line()}")
                 self.after_epoch(callbacks)
                 if checkpoint is not None:
                     from .checkpoint import write

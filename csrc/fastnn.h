@@ -50,6 +50,14 @@ typedef enum {
     FNN_LIMIT_STREAM_WRITE, FNN_LIMIT_STREAM_COPY
 } fnn_limit;
 
+/* Rows of `bytes` at data + index[i] * stride for i < rows. Of the tiles that may fetch, one in `every` takes a part
+ * of a row. How far they are: `at` bytes into `row`, `turn` tiles since then (below 0 before the first). */
+typedef struct {
+    const char *data;
+    const int64_t *index;
+    ptrdiff_t stride, bytes, rows, every, row, at, turn;
+} fnn_picked;
+
 /* C = epilogue(A B + bias), C of m x n, A of m x k, B of k x n.
  * A(i, p) = a[i * a_rs + p * a_cs] and B(p, j) = b[p * b_rs + j * b_cs]; of each pair of strides one is
  * 1. The three forms of a dense layer, with its weights W kept as the (n_in, n_out) buffer:
@@ -76,6 +84,7 @@ typedef struct {
      * then takes C to be near the core already. */
     const void *soon[3];
     size_t soon_bytes;
+    fnn_picked *picked; /* rows that are read after that, or NULL: such a product may fetch some of them */
     size_t cache; /* bytes of the outermost cache, 0 if unknown: some rows on a B as large take other ways */
 } fnn_gemm;
 

@@ -22,6 +22,8 @@
  * Every element of C is one chain of fused multiply-adds over k from the bias; between k-blocks it
  * waits in C, which is exact. Thresholds are measured: for 32 registers on CPUs with 1 MiB of L2 and
  * then, where those were in doubt, on one with 2 MiB; for 16 on one with 512 KiB. */
+#define NR (GEMM_NV * VL)
+
 #include "gemm_tile.h"
 #include "gemm_common.h"
 #include "gemm_pack.h"
@@ -31,10 +33,10 @@
 
 /* LARGE: bytes of B above which it comes in blocks (see block_sizes). BLOCK: bytes of such a block, which stays in
  * L2 while the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
- * bytes of a block for each column, so that a strip of A stays in L1, or where sums that wait cost more, in L2. PACKED: bytes above which blocks are copied,
- * WORTH: rows of A that pay for it. APART: bytes between the rows of B from which they meet in few sets of L1 and
- * few pages; APART_PACKED: bytes above which such a B is copied. WHOLE: bytes of a block of whole rows, where
- * those are best. CPUs of 16 registers tend to have less L2. */
+ * bytes of a block for each column, so that a strip of A stays in L1, or where sums that wait cost more, in L2.
+ * PACKED: bytes above which blocks are copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B
+ * from which they meet in few sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. WHOLE:
+ * bytes of a block of whole rows, where those are best. CPUs of 16 registers tend to have less L2. */
 #if GEMM_MR > 8
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
@@ -75,7 +77,6 @@
 /* Bytes of C up to which it may wait in the outer caches. */
 #define GEMM_C (8 << 20)
 
-#define NR (GEMM_NV * VL)
 #define KC ((ptrdiff_t)(GEMM_DEPTH / sizeof(REAL)))
 
 /* Whether tiles fetch the row of B that is GEMM_AHEAD on, with 32 registers: not of a B that L1 holds, nor where that
@@ -258,16 +259,6 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     }
 }
 
-/* What the caller wants soon, in equal parts for all tiles of GEMM_COLS_FETCH, one of the arrays each. */
-static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
-    const ptrdiff_t tiles = strips * (g->n / NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
-    while (e->soons < 3 && g->soon[e->soons]) e->soons++;
-    e->soon = g->soon;
-    e->soon_turn = FN(ceil_div)(n * e->soons, tiles);
-    e->soon_step = FN(ceil_div)(e->soon_turn, g->k);
-    e->soon_at = e->which = 0;
-}
-
 /* Of a B that only the outer caches hold: whether its rows would push each other out of the few sets of L1 in
  * which they meet. */
 INLINE int FN(meet_from_far)(const fnn_gemm *g, const FN(block) *b) {
@@ -293,6 +284,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     FN(errands) errands = FN(no_errands)();
     if (GEMM_COPIES && g->a_cs != 1 && b.a_copy && b.n == g->n && b.n >= NR && b.k == g->k && b.k > 0)
         FN(look_soon)(g, strips, &errands);
+    if (GEMM_COPIES && g->a_cs != 1 && g->picked && b.k > 0) FN(look_at_picked)(g->picked, b.k, &errands);
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
     errands.narrow = strips == 1 && g->m > 6 && FN(meet_from_far)(g, &b);

@@ -40,6 +40,7 @@ static void *arena_end(const arena *a, size_t bytes) {
 typedef struct {
     const fnn_kernels *k;
     fnn_gemm g;
+    fnn_picked picked;
     enum form form;
     ptrdiff_t a_rows, a_width, b_rows, b_width, pad;
     arena a, b, bias, c, saved, work;
@@ -109,6 +110,9 @@ static void shape(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, ptrdiff_
     }
     g->soon[0] = g->c, g->soon[1] = a; /* fetched, whatever there is; the second one's end is past a guard */
     g->soon_bytes = (size_t)(m * n) * size;
+    static const int64_t rows[] = {2, 0, 1};
+    p->picked = (fnn_picked){.data = a, .index = rows, .stride = 77, .bytes = 300, .rows = 3, .every = 2, .turn = -1};
+    g->picked = &p->picked;
 }
 
 static void run(const problem *p, fnn_gemm *g) {

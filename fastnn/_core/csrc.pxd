@@ -39,6 +39,11 @@ cdef extern from "fastnn.h" nogil:
         FNN_LIMIT_STREAM_WRITE
         FNN_LIMIT_STREAM_COPY
 
+    ctypedef struct fnn_picked:
+        const char *data
+        const int64_t *index
+        Py_ssize_t stride, bytes, rows, every, row, at, turn
+
     ctypedef struct fnn_gemm:
         Py_ssize_t m, n, k
         const void *a
@@ -55,6 +60,7 @@ cdef extern from "fastnn.h" nogil:
         void *work
         const void *soon[3]
         size_t soon_bytes
+        fnn_picked *picked
         size_t cache
 
     ctypedef struct fnn_stream:

@@ -68,6 +68,8 @@ cdef struct Training:
     bint drop
     # a whole step only
     const Loss *loss
+    const int64_t *next_index       # the next batch's rows, so many, if they are picked
+    Py_ssize_t next_m
     const char *targets             # of this batch, in its order
     const char *weights             # of this batch, or NULL
     Py_ssize_t target_bytes         # of a row

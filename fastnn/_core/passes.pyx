@@ -10,7 +10,7 @@ a sum, so the bits do not depend on the team.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 from fastnn._core.arrays cimport outer_cache
-from fastnn._core.csrc cimport FNN_IDENTITY, fnn_act, fnn_gemm, fnn_kernels, fnn_stream
+from fastnn._core.csrc cimport FNN_IDENTITY, fnn_act, fnn_gemm, fnn_kernels, fnn_picked, fnn_stream
 from fastnn._core.losses cimport loss_rows
 from fastnn._core.threads cimport team_barrier, team_claim, team_share
 from fastnn._core.updates cimport update_range
@@ -51,6 +51,11 @@ cdef void read_rows(const Net *net, const Rows *x, Py_ssize_t r0, Py_ssize_t r1,
         net.K.gather_f64(m, n, <const double *>x.data + first, x.ld, index, out, n)
     else:
         net.K.gather_u8(m, n, <const uint8_t *>x.data + first, x.ld, index, x.scale, out, n)
+
+
+cdef Py_ssize_t item_bytes(const Net *net, int kind) noexcept nogil:
+    """Of one number of rows of data."""
+    return net.K.itemsize if kind == SAME else 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1
 
 
 cdef bint in_place(const Net *net, const Rows *x) noexcept nogil:
@@ -285,6 +290,21 @@ cdef void update_block(const Training *t, const Op *op, const char *g, Py_ssize_
         update_range(t.net.K, t.rule, g + (r - r0) * ldg * t.net.K.itemsize, at + c0, at + c1)
 
 
+cdef void look_at_next(const Training *t, Py_ssize_t tiles, int member, int team,
+                       fnn_picked *picked) noexcept nogil:
+    """The next batch's rows that this member will gather, for the last of so many tiles to fetch."""
+    cdef Py_ssize_t item = item_bytes(&t.net, t.x.kind), parts
+    team_share(t.next_m, 1, member, team, &picked.row, &picked.rows)
+    picked.data, picked.index, picked.at = t.x.data, t.next_index, 0
+    picked.bytes, picked.stride = t.net.n_in * item, t.x.ld * item
+    if (picked.rows - picked.row) * picked.bytes > 2 * NEAR:
+        picked.rows = picked.row    # more than stays there
+    # A tile fetches a line for each row of the batch.
+    parts = (picked.rows - picked.row) * ((picked.bytes + 64 * t.m - 1) // (64 * t.m)) + 1
+    picked.every = max(1, min(4, tiles // parts))
+    picked.turn = min(0, parts * picked.every - tiles)
+
+
 cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *work, int member,
                        int team) noexcept nogil:
     """This member's part of dW = x^T dz and db = column sums of dz, and of their update if one is due.
@@ -296,9 +316,13 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
     cdef const Op *op = &net.ops[i]
     cdef Py_ssize_t r, r0, r1, c0, c1, rows, at, size = net.K.itemsize
     cdef fnn_gemm g
+    cdef fnn_picked picked
     cdef bint near
+    picked.rows = 0
     split(op.n_in, op.n_out, net.K.gemm_nr, member, team, &r0, &r1, &c0, &c1)
     rows = r1 - r0
+    if i == 0 and t.rule:
+        look_at_next(t, rows // net.K.gemm_mr * ((c1 - c0) // net.K.gemm_nr), member, team, &picked)
     near = t.rule != NULL and t.m * (c1 - c0) * size <= NEAR
     if near:
         rows = max(1, <Py_ssize_t>net.near_bytes // (max(1, c1 - c0) * size * net.K.gemm_mr))
@@ -313,6 +337,7 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
         g.c, g.ldc = net.gradients + (op.weight + r * op.n_out + c0) * size, op.n_out
         g.act = FNN_IDENTITY
         g.work = work
+        g.picked = &picked if picked.rows else NULL
         if near:
             g.c, g.ldc = work + net.gemm_bytes, g.n
             if g.n == op.n_out:

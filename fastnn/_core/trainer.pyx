@@ -164,7 +164,10 @@ cdef class Trainer:
         cdef Py_ssize_t size = t.net.K.itemsize
         t.x, t.target_bytes = self.x, self.target_bytes
         t.all_targets = t.all_weights = NULL
+        t.next_m = 0
         if picked:
+            t.next_index = &self.order[start + t.m]
+            t.next_m = min(t.m, self.n_order - start - t.m)
             t.x.index = &self.order[start]
             t.all_targets, t.all_weights = self.targets, self.weights
             t.targets = t.batch_targets

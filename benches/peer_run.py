@@ -108,7 +108,11 @@ def run_cell(cell: Cell, options: dict[str, Any], ceiling: Ceiling, budget: Budg
         except Exception as error:  # a peer's own; the run goes on and tells it
             first = next(iter(str(error).splitlines()), "")
             failed.setdefault(peer, []).append(f"{type(error).__name__}: {first}"[:200])
-    measured, disturbed = measure(forms, budget)
+    measured, disturbed = [], 0.0
+    ours = next((form for form in forms if form.peer == "fastnn"), None)
+    if ours is not None:
+        theirs = [form for form in forms if form.peer != "fastnn"]
+        measured, disturbed = measure(ours, theirs, budget)
     limit, limited_by = ceiling.seconds(cell)
     return {
         **{name: getattr(cell, name) for name in RECORDED},
@@ -135,7 +139,7 @@ def line(record: dict[str, Any]) -> str:
         seconds = statistics.median(ours.seconds)
         text += f" {_time(seconds):>8}"
         text += f"  {record['limit'] / seconds:4.0%} of {record['limited_by']:<6}"
-        for peer, form in sorted(best.items(), key=lambda item: item[1].ratio):
+        for peer, form in best.items():
             text += f"  {peer} {form.ratio:.2f}"
     if record["disturbed"] > DISTURBED:
         text += f"  (others took {record['disturbed']:.0%})"

@@ -5,9 +5,9 @@ take a core from whoever comes next. So before each turn the process waits until
 time any more; then calls that do not count warm the caches up, then come the samples. The time of a
 form in a turn is the fastest of its samples, of which every form of a cell has as many.
 
-A machine that is shared is slower at times, for seconds or minutes. So the first peer, fastnn, has
-a turn before and after each other's: what counts is how many times as long another takes as fastnn
-beside it, and of that the median over the rounds.
+A machine that is shared is slower at times, for seconds or minutes. So fastnn has a turn before and
+after each other's: what counts is how many times as long another takes as fastnn beside it, and of
+that the median over the rounds.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Others:
 
 
 class Measured(NamedTuple):
-    """Seconds of a call of one form in each round, and of the first peer's call beside it."""
+    """Seconds of a call of one form in each round, and of fastnn's beside it."""
 
     peer: str
     variant: str
@@ -111,7 +111,7 @@ class Measured(NamedTuple):
 
     @property
     def ratios(self) -> list[float]:
-        """How many times as long as the first peer it took."""
+        """How many times as long as fastnn it took."""
         return [*map(truediv, self.seconds, self.beside)]
 
     @property
@@ -121,7 +121,7 @@ class Measured(NamedTuple):
 
 
 def fastest(forms: Iterable[dict[str, Any]]) -> dict[str, Measured]:
-    """Each peer's form of the least ratio, from the records of a run."""
+    """Each peer's form of the least ratio, from the records of a run; the fastest peer first."""
     best: dict[str, Measured] = {}
     for form in sorted((Measured(**form) for form in forms), key=lambda form: form.ratio):
         best.setdefault(form.peer, form)
@@ -150,24 +150,22 @@ class _Timed:
         return Measured(self.form.peer, self.form.variant, seconds, beside)
 
 
-def measure(forms: Iterable[Form], budget: Budget) -> tuple[list[Measured], float]:
-    """What the forms took, and how much others disturbed them.
+def measure(ours: Form, forms: Iterable[Form], budget: Budget) -> tuple[list[Measured], float]:
+    """What our form and those of the peers took, and how much others disturbed them.
 
     The order of the peers is another in each round. Forms that are far behind after two rounds drop
     out. Rounds in which other programs took the CPUs are made again, up to twice as many in all,
     and the quietest count.
     """
     peers: dict[str, list[_Timed]] = {}
-    for form in forms:
+    for form in (ours, *forms):
         settle()
         peers.setdefault(form.peer, []).append(_Timed(form, budget.burst / SAMPLES[1]))
-    if not peers:
-        return [], 0.0
     taken = sorted(min(timed.taken for timed in group) for group in peers.values())
     samples = min(max(round(budget.burst / taken[len(taken) // 2]), SAMPLES[0]), SAMPLES[1])
     shuffle, others, shares = random.Random(0).shuffle, Others(), []
-    first, *rest = peers.values()
-    racing = list(rest)
+    (first,) = peers.pop(ours.peer)
+    racing = list(peers.values())
     while sum(share <= DISTURBED for share in shares) < budget.rounds > len(shares) / 2:
         shuffle(racing)
         others.share()
@@ -176,44 +174,41 @@ def measure(forms: Iterable[Form], budget: Budget) -> tuple[list[Measured], floa
         if len(shares) == 2:
             racing = _fast(racing)
     kept = sorted(range(len(shares)), key=shares.__getitem__)[: budget.rounds]
-    measured = [timed.measured(kept) for timed in itertools.chain(first, *rest)]
+    measured = [timed.measured(kept) for timed in itertools.chain([first], *peers.values())]
     return measured, statistics.fmean(shares[n] for n in kept)
 
 
-def _round(first: list[_Timed], racing: list[list[_Timed]], samples: int, number: int) -> None:
-    """A turn of each peer, and of the first one between them all."""
-
-    def turn() -> float:
-        settle()
-        seconds = [timed.run(samples) for timed in first]
-        for timed, value in zip(first, seconds, strict=True):
-            turns[timed].append(value)
-        return min(seconds)
-
-    turns: dict[_Timed, list[float]] = {timed: [] for timed in first}
-    before = turn()
+def _round(ours: _Timed, racing: list[list[_Timed]], samples: int, number: int) -> None:
+    """A turn of each peer, and one of ours before and after it."""
+    settle()
+    turns = [ours.run(samples)]
     for group in racing:
         settle()
         seconds = [timed.run(samples) for timed in group]
-        after = turn()
+        settle()
+        turns.append(ours.run(samples))
         for timed, value in zip(group, seconds, strict=True):
-            timed.rounds[number] = value, (before + after) / 2
-        before = after
-    for timed, values in turns.items():
-        timed.rounds[number] = (statistics.median(values),) * 2
+            timed.rounds[number] = value, (turns[-2] + turns[-1]) / 2
+    ours.rounds[number] = (statistics.median(turns),) * 2
 
 
 def _fast(racing: list[list[_Timed]]) -> list[list[_Timed]]:
-    """Peers that may be the fastest, each with the forms that may be its fastest."""
+    """Peers that may be the fastest, each with the forms that may be its fastest.
 
-    def least(group: list[_Timed]) -> float:
-        return min(value / beside for timed in group for value, beside in timed.rounds.values())
+    What a form can do is its best round; what others have to keep up with is a form's worst.
+    """
 
-    best = min(map(least, racing), default=0.0)
+    def ratios(timed: _Timed) -> list[float]:
+        return [value / beside for value, beside in timed.rounds.values()]
+
+    def bar(group: Iterable[_Timed]) -> float:
+        return min((max(ratios(timed)) for timed in group), default=0.0)
+
+    best = bar(itertools.chain(*racing))
     return [
-        [timed for timed in group if least([timed]) <= SLOWER * least(group)]
+        [timed for timed in group if min(ratios(timed)) <= SLOWER * bar(group)]
         for group in racing
-        if least(group) <= HOPELESS * best
+        if min(min(ratios(timed)) for timed in group) <= HOPELESS * best
     ]
 
 

@@ -41,6 +41,9 @@ def main() -> None:
     options = _parser().parse_args()
     if options.render:
         run = json.loads(Path(options.render).read_text(encoding="utf-8"))
+        forms = [form for part in run["runs"] for cell in part["cells"] for form in cell["forms"]]
+        if not all("beside" in form for form in forms):
+            raise SystemExit("peers.py: error: --render: expected a peers.json of this version")
     else:
         run = _measure(options)
     if not any(part["cells"] for part in run["runs"]):

@@ -141,9 +141,10 @@ def test_forms_take_turns_and_slow_forms_of_a_peer_drop_out() -> None:
 
         return peer_timing.Form(peer, variant, call)
 
-    forms = [form("us", "first", 10_000), form("a", "quick", 10_000), form("a", "slow", 100_000),
+    forms = [form("a", "quick", 10_000), form("a", "slow", 100_000),
              form("b", "other", 10_000), form("c", "hopeless", 100_000)]  # fmt: skip
-    measured, disturbed = peer_timing.measure(forms, peer_timing.Budget(4, 1e-3))
+    ours, budget = form("us", "first", 10_000), peer_timing.Budget(4, 1e-3)
+    measured, disturbed = peer_timing.measure(ours, forms, budget)
     times = {timed.variant: timed for timed in measured}
     assert [*times] == ["first", "quick", "slow", "other", "hopeless"]
     assert len(times["first"].seconds) == len(times["quick"].ratios) == 4
@@ -171,7 +172,6 @@ def test_other_programs_are_noticed() -> None:
 def test_every_peer_is_listed_and_names_are_unique() -> None:
     cells = peer_cells.cells()
     assert {peer for cell in cells for peer in cell.makers} == set(peer_cells.MODULES)
-    assert {next(iter(cell.makers)) for cell in cells} == {"fastnn"}
     assert len({(cell.section, cell.name) for cell in cells}) == len(cells)
     known = {(cell.section, cell.name) for cell in cells}
     assert {(s, name) for s, *names in peer_report.SHORT for name in names} <= known

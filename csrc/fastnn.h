@@ -50,8 +50,9 @@ typedef enum {
     FNN_LIMIT_STREAM_WRITE, FNN_LIMIT_STREAM_COPY
 } fnn_limit;
 
-/* Rows of `bytes` at data + index[i] * stride for i < rows. Of the tiles that may fetch, one in `every` takes a part
- * of a row. How far they are: `at` bytes into `row`, `turn` tiles since then (below 0 before the first). */
+/* Rows of `bytes`, at least 1, at data + index[i] * stride for i < rows. Of the tiles that may fetch, one in `every`
+ * takes a part of a row. The product keeps here how far it is, so each thread needs one of its own: `at` bytes into
+ * `row`, and `turn` tiles since then (below 0 before the first). */
 typedef struct {
     const char *data;
     const int64_t *index;
@@ -84,7 +85,7 @@ typedef struct {
      * then takes C to be near the core already. */
     const void *soon[3];
     size_t soon_bytes;
-    fnn_picked *picked; /* rows that are read after that, or NULL: such a product may fetch some of them */
+    fnn_picked *picked; /* rows that are read after this product and that, or NULL: it may fetch some of them */
     size_t cache; /* bytes of the outermost cache, 0 if unknown: some rows on a B as large take other ways */
 } fnn_gemm;
 

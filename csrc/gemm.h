@@ -33,7 +33,8 @@
 
 /* LARGE: bytes of B above which it comes in blocks (see block_sizes). BLOCK: bytes of such a block, which stays in
  * L2 while the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
- * bytes of a block for each column, so that a strip of A stays in L1, or where sums that wait cost more, in L2.
+ * bytes of a block for each column, so that a strip of A stays in L1; a copy of float64's in L2, for sums that wait in
+ * C twice as long cost more.
  * PACKED: bytes above which blocks are copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B
  * from which they meet in few sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. WHOLE:
  * bytes of a block of whole rows, where those are best. CPUs of 16 registers tend to have less L2. */
@@ -41,7 +42,7 @@
 #define GEMM_LARGE (1 << 20)
 #define GEMM_BLOCK (384 << 10)
 #define GEMM_BLOCK_MOST GEMM_BLOCK
-#define GEMM_DEPTH (F32 ? 1536 : 4096)
+#define GEMM_DEPTH (F32 || !GEMM_COPIES ? 1536 : 4096)
 #define GEMM_PACKED (3 << 20)
 #define GEMM_WORTH 128
 #define GEMM_APART 3584
@@ -170,7 +171,9 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
          * them; 128 of rows four pages apart. */
         const ptrdiff_t page = GEMM_MR > 8 ? 4096 : 2048, row = g->b_rs * size;
         const int meet = !s.packs_b && g->m > GEMM_MR && row % page == 0;
-        const ptrdiff_t kc = GEMM_MR <= 8 || F32 || (g->a_cs == 1 && g->b_cs == 1) ? KC : KC / 4 * 3;
+        /* Of float64 less where A's rows are read where they lie, as in dX, or its columns copied, as in dW: both meet
+         * in few sets of L1. */
+        const ptrdiff_t kc = !GEMM_COPIES || F32 || (g->a_cs == 1 && g->b_cs == 1) ? KC : KC / 4 * 3;
         ptrdiff_t most = !meet ? kc : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
         /* A block that is one run of memory is fetched as such, from line to line; the hardware helps. */
         const ptrdiff_t whole = g->b_rs == g->n && (meet || g->m <= 2 * GEMM_MR) ? FN(quotient)(GEMM_WHOLE, row) : 0;
@@ -307,12 +310,12 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
             if (!b.keeps_a || b.j == 0) FN(copy_strip)(mr, g->m - i, b.k, a, g->a_rs, g->a_cs, copy);
             t.a = copy;
             t.a_cs = GEMM_MR;
-            if (GEMM_COPIES && g->a_cs != 1 && !b.keeps_a) {
-                errands.columns = a + 2 * mr - 1;
-                errands.columns_step = g->a_cs;
-            }
         }
         FN(look_ahead)(g, &b, r, strips, mr, b.keeps_a ? t.a + GEMM_MR * b.k : a + mr * g->a_rs, &errands);
+        if (GEMM_COPIES && b.a_copy && g->a_cs != 1 && b.n / NR >= COLUMNS_LEAST && !errands.ahead) {
+            errands.columns = a + 2 * mr - 1;
+            errands.columns_step = g->a_cs;
+        }
         FN(strip)(&t, mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
         if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, mr, b.n);
         if (!r && b.b_copy) {

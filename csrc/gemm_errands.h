@@ -14,10 +14,11 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* without GEMM_COPIES, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;
-    const REAL *columns;        /* of the next strip of A, columns_step apart: a line of each, for one tile; or NULL */
+    const REAL *columns;        /* of the next strip of A, columns_step apart: the last line of each, for the first
+                                 * tile; or NULL */
     ptrdiff_t columns_step;
-    fnn_picked *picked;         /* g->picked: a tile takes picked_part bytes of a row, picked_step elements for */
-    ptrdiff_t picked_part, picked_step; /* each step of k */
+    fnn_picked *picked;         /* g->picked: a tile takes picked_part bytes of a row, picked_step for each step */
+    ptrdiff_t picked_part, picked_step;
     int narrow;                 /* no tiles of more than GEMM_NV vectors */
     int soons, which;           /* how many of g->soon are fetched instead, and whose turn it is: */
     const void *const *soon;    /* a tile takes soon_turn elements of one of them from soon_at on, */
@@ -32,9 +33,13 @@ INLINE FN(errands) FN(no_errands)(void) {
     return e;
 }
 
-/* What the caller wants soon, in equal parts for all tiles of GEMM_COLS_FETCH, one of the arrays each. */
+/* In strips of how many tiles one of them fetches columns of A. */
+#define COLUMNS_LEAST 4
+
+/* What the caller wants soon, in equal parts for all other tiles of GEMM_COLS_FETCH, one of the arrays each. */
 static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
-    const ptrdiff_t tiles = strips * (g->n / NR), n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
+    const ptrdiff_t tiles = strips * (g->n / NR - (g->n / NR >= COLUMNS_LEAST));
+    const ptrdiff_t n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));
     while (e->soons < 3 && g->soon[e->soons]) e->soons++;
     e->soon = g->soon;
     e->soon_turn = FN(ceil_div)(n * e->soons, tiles);
@@ -47,43 +52,48 @@ static void FN(look_at_picked)(fnn_picked *picked, ptrdiff_t k, FN(errands) *e) 
     const ptrdiff_t parts = FN(ceil_div)(picked->bytes, 64 * k);
     e->picked = picked;
     e->picked_part = FN(ceil_div)(picked->bytes, parts);
-    e->picked_step = FN(ceil_div)(e->picked_part, k * (ptrdiff_t)sizeof(REAL));
+    e->picked_step = FN(ceil_div)(e->picked_part, k);
 }
 
 INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able) {
-    t->ahead = t->b;
-    t->ahead_step = t->ahead_shift = 0;
+    const REAL *ahead = t->b;
+    ptrdiff_t step = 0;
+    t->ahead_shift = 0;
     /* Without errands, the line in which a row of its B ends. */
     if (t->straddles) {
-        t->ahead += t->b_ahead + nv * VL - 1;
-        t->ahead_step = t->ldb;
+        ahead += t->b_ahead + nv * VL - 1;
+        step = t->ldb;
     }
     fnn_picked *const p = GEMM_COPIES ? e->picked : NULL;
     if (p && able && p->row < p->rows && ++p->turn >= p->every) {
         p->turn = 0;
-        t->ahead = (const REAL *)(p->data + p->index[p->row] * p->stride + p->at);
+        t->ahead = p->data + p->index[p->row] * p->stride + p->at;
         t->ahead_step = e->picked_step;
         p->at += e->picked_part;
         if (p->at >= p->bytes) {
             p->row++;
             p->at = 0;
         }
-    } else if (GEMM_COPIES && e->columns && able) {
-        t->ahead = e->columns;
-        t->ahead_step = e->columns_step;
+        return;
+    }
+    if (GEMM_COPIES && e->columns && able) {
+        ahead = e->columns;
+        step = e->columns_step;
         e->columns = NULL;
     } else if (e->soons && able) {
-        t->ahead = (const REAL *)e->soon[e->which] + e->soon_at;
-        t->ahead_step = e->soon_step;
+        ahead = (const REAL *)e->soon[e->which] + e->soon_at;
+        step = e->soon_step;
         if (++e->which == e->soons) {
             e->which = 0;
             e->soon_at += e->soon_turn;
         }
     } else if (e->ahead) {
-        t->ahead = e->ahead;
-        t->ahead_step = e->ahead_step;
+        ahead = e->ahead;
+        step = e->ahead_step;
         t->ahead_shift = e->ahead_shift;
         t->fetches = 1;
         e->ahead += e->ahead_turn;
     }
+    t->ahead = (const char *)ahead;
+    t->ahead_step = step * (ptrdiff_t)sizeof(REAL);
 }

@@ -30,16 +30,16 @@ INLINE void FN(fetch_panel)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t r, const 
     int shift = 0;
     while (shift < 3 && 2 << shift < s->strips) shift++;
     t->fetches = share < (ptrdiff_t)1 << shift;
-    t->ahead = next + share * (s->k >> shift) * ldb;
-    t->ahead_step = ldb;
+    t->ahead = (const char *)(next + share * (s->k >> shift) * ldb);
+    t->ahead_step = ldb * (ptrdiff_t)sizeof(REAL);
     t->ahead_shift = shift;
 }
 
 /* With the last whole panel, the rows of A that come after these; where they lie one after another. */
 INLINE void FN(fetch_rows)(FN(tile) *t, const FN(chunk) *s, ptrdiff_t mr) {
     t->fetches = 1;
-    t->ahead = t->a + (s->m + mr) * s->k;
-    t->ahead_step = -mr;
+    t->ahead = (const char *)(t->a + (s->m + mr) * s->k);
+    t->ahead_step = -mr * (ptrdiff_t)sizeof(REAL);
     t->ahead_shift = 0;
 }
 

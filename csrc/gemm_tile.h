@@ -21,8 +21,8 @@ typedef struct {
     fnn_act act;       /* applied here: IDENTITY, LEAKY_RELU or RELU */
     REAL slope;
     vtail tail;        /* lanes of the last vector, for tiles that mask */
-    const REAL *ahead;
-    ptrdiff_t ahead_step; /* on for each step of k; without GEMM_COPIES, for 2^ahead_shift steps */
+    const char *ahead;
+    ptrdiff_t ahead_step; /* bytes on for each step of k; without GEMM_COPIES, for 2^ahead_shift steps */
     int ahead_shift;
     /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything. With 32 registers those of
      * more than 4 rows and the tiles of GEMM_COLS_FETCH do. */
@@ -114,7 +114,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     REAL *const c = t->c;
     const vtail tail = t->tail;
     REAL *b_copy = t->b_copy;
-    const REAL *ahead = t->ahead;
+    const char *ahead = t->ahead;
     const ptrdiff_t ahead_step = t->ahead_step, fetch = t->b_ahead * (ptrdiff_t)sizeof(REAL);
     const int ahead_shift = GEMM_COPIES ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);

@@ -27,7 +27,7 @@ def stream_seed(rng: RNG = None) -> int:
         If rng is none of these, or a negative integer.
     """
     check_rng(rng)
-    if rng is None:  # a generator for one number would take as long as three steps of a small network
+    if rng is None:  # a generator for one number takes as long as some steps of a small network
         return int.from_bytes(os.urandom(8), "little")
 
     from numpy import uint64

@@ -205,11 +205,11 @@ static void check_exact(problem *p, enum form form, ptrdiff_t m, ptrdiff_t n, pt
 
 static void check_sizes(const fnn_kernels *k) {
     const ptrdiff_t mr = k->gemm_mr, nr = k->gemm_nr, vl = k->lanes;
-    const ptrdiff_t kc = 1536 / k->itemsize; /* KC of gemm.h */
+    const ptrdiff_t kc = k->isa == FNN_AVX512 ? 384 : (mr > 8 ? 1536 : 1024) / k->itemsize; /* of a B^T: KC of gemm.h */
     const ptrdiff_t ms[] = {0, 1, 2, 3, 4, 5, mr - 1, mr, mr + 1, 2 * mr + 3};
     const ptrdiff_t ns[] = {0, 1, 2, vl - 1, vl, vl + 1, nr - 1, nr, nr + 1, 2 * nr + 1, 100};
     const ptrdiff_t ks[] = {0, 1, 2, 7, 64, kc - 1, kc, kc + 1};
-    problem p = problem_make(k, (size_t)(200 * (kc + 200) * k->itemsize));
+    problem p = problem_make(k, (size_t)(200 * (kc + 800) * k->itemsize));
     int variant = 0;
     for (int form = 0; form < FORMS; form++)
         for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++)
@@ -229,6 +229,10 @@ static void check_sizes(const fnn_kernels *k) {
             check_exact(&p, (enum form)form, 100, nr, 1280 / k->itemsize + v, v); /* PANEL_DEPTH */
             check_exact(&p, (enum form)form, 200, 3 * nr + v, 40, 2 * v);
         }
+    for (int v = 0; v < 2 && k->dtype == FNN_F64; v++) { /* a B that is cut, not copied; the deepest blocks */
+        check_exact(&p, FORWARD, 30, 300, 511 + v, v);
+        check_exact(&p, FORWARD, 30, 300, 513 + v, v);
+    }
     problem_free(&p);
 }
 

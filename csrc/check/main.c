@@ -28,6 +28,7 @@ static const struct {
 enum { PRINTED = 10 };
 static long passed, failed;
 static int failures;
+static const fnn_kernels *tested;
 static uint64_t random_state;
 
 static struct block {
@@ -44,7 +45,7 @@ int check_that(int ok, const char *format, ...) {
     if (failures++ < PRINTED) {
         va_list arguments;
         va_start(arguments, format);
-        printf("    FAILED: ");
+        printf("    FAILED: %s float%d: ", fnn_isa_name(tested->isa), (int)(8 * tested->itemsize));
         vprintf(format, arguments);
         printf("\n");
         va_end(arguments);
@@ -113,6 +114,7 @@ static void run_suites(fnn_isa isa, int argc, char **argv) {
         for (size_t s = 0; k && s < sizeof suites / sizeof suites[0]; s++) {
             if (!wanted(suites[s].name, argc, argv)) continue;
             failures = 0;
+            tested = k;
             random_state = 1;
             const long before = passed;
             const clock_t start = clock();
@@ -126,24 +128,33 @@ static void run_suites(fnn_isa isa, int argc, char **argv) {
     }
 }
 
-int main(int argc, char **argv) {
+/* In a process of its own: the instruction sets run side by side. 0: this one is not wanted, -1: no process. */
+static pid_t start(fnn_isa isa, long *totals, int argc, char **argv) {
     const char *const only = getenv("FASTNN_ISA");
-    long(*totals)[2] = mmap(NULL, FNN_ISAS * sizeof *totals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (only && strcmp(only, fnn_isa_name(isa))) return 0;
+    const pid_t child = fork();
+    if (child) return child;
+    run_suites(isa, argc, argv);
+    totals[0] = passed;
+    totals[1] = failed;
+    exit(0);
+}
+
+int main(int argc, char **argv) {
+    const size_t bytes = FNN_ISAS * sizeof(long[2]);
+    long(*const totals)[2] = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t children[FNN_ISAS];
+    int broken = 0;
     if (totals == MAP_FAILED) return 2;
+    for (int isa = 0; isa < FNN_ISAS; isa++) children[isa] = start((fnn_isa)isa, totals[isa], argc, argv);
     for (int isa = 0; isa < FNN_ISAS; isa++) {
-        if (only && strcmp(only, fnn_isa_name((fnn_isa)isa))) continue;
-        const pid_t child = fork();
-        if (child < 0) return 2;
-        if (child) continue;
-        run_suites((fnn_isa)isa, argc, argv);
-        totals[isa][0] = passed;
-        totals[isa][1] = failed;
-        exit(0);
-    }
-    int status, broken = 0;
-    while (wait(&status) > 0)
-        if (status) printf("a process ended with status %d\n", broken = status);
-    for (int isa = 0; isa < FNN_ISAS; isa++) {
+        int status = 0;
+        if (children[isa] < 0 || (children[isa] && (waitpid(children[isa], &status, 0) < 0 || status))) {
+            const int signal = WIFSIGNALED(status), number = signal ? WTERMSIG(status) : WEXITSTATUS(status);
+            const char *const how = signal ? "signal" : "status";
+            printf("%s: its process ended with %s %d\n", fnn_isa_name((fnn_isa)isa), how, number);
+            broken = 1;
+        }
         passed += totals[isa][0];
         failed += totals[isa][1];
     }

@@ -68,7 +68,7 @@ cdef struct Training:
     bint drop
     # a whole step only
     const Loss *loss
-    const int64_t *next_index       # the next batch's rows, so many, if they are picked
+    const int64_t *next_index       # the next_m rows of the next batch; 0: none are picked
     Py_ssize_t next_m
     const char *targets             # of this batch, in its order
     const char *weights             # of this batch, or NULL

@@ -54,7 +54,7 @@ cdef void read_rows(const Net *net, const Rows *x, Py_ssize_t r0, Py_ssize_t r1,
 
 
 cdef Py_ssize_t item_bytes(const Net *net, int kind) noexcept nogil:
-    """Of one number of rows of data."""
+    """Bytes of an element of x."""
     return net.K.itemsize if kind == SAME else 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1
 
 
@@ -297,9 +297,7 @@ cdef void look_at_next(const Training *t, Py_ssize_t tiles, int member, int team
     team_share(t.next_m, 1, member, team, &picked.row, &picked.rows)
     picked.data, picked.index, picked.at = t.x.data, t.next_index, 0
     picked.bytes, picked.stride = t.net.n_in * item, t.x.ld * item
-    if (picked.rows - picked.row) * picked.bytes > 2 * NEAR:
-        picked.rows = picked.row    # more than stays there
-    # A tile fetches a line for each row of the batch.
+    # A tile fetches up to a line for each row of the batch.
     parts = (picked.rows - picked.row) * ((picked.bytes + 64 * t.m - 1) // (64 * t.m)) + 1
     picked.every = max(1, min(4, tiles // parts))
     picked.turn = min(0, parts * picked.every - tiles)
@@ -318,10 +316,11 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
     cdef fnn_gemm g
     cdef fnn_picked picked
     cdef bint near
-    picked.rows = 0
+    picked.row = picked.rows = 0
     split(op.n_in, op.n_out, net.K.gemm_nr, member, team, &r0, &r1, &c0, &c1)
     rows = r1 - r0
-    if i == 0 and t.rule:
+    # As long as a batch stays near, and where dz, not being cut, lets one count the tiles.
+    if i == 0 and t.rule and t.next_m * net.n_in * size <= NEAR and t.m * (c1 - c0) * size <= 3 * NEAR:
         look_at_next(t, rows // net.K.gemm_mr * ((c1 - c0) // net.K.gemm_nr), member, team, &picked)
     near = t.rule != NULL and t.m * (c1 - c0) * size <= NEAR
     if near:
@@ -337,7 +336,7 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
         g.c, g.ldc = net.gradients + (op.weight + r * op.n_out + c0) * size, op.n_out
         g.act = FNN_IDENTITY
         g.work = work
-        g.picked = &picked if picked.rows else NULL
+        g.picked = &picked if picked.row < picked.rows else NULL
         if near:
             g.c, g.ldc = work + net.gemm_bytes, g.n
             if g.n == op.n_out:

@@ -33,8 +33,8 @@
 
 /* LARGE: bytes of B above which it comes in blocks (see block_sizes). BLOCK: bytes of such a block, which stays in
  * L2 while the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
- * bytes of a block for each column, so that a strip of A stays in L1; a copy of float64's in L2, for sums that wait in
- * C twice as long cost more.
+ * bytes of a block for each column, so that a strip of A stays in L1; in float64, whose sums in C have twice the
+ * bytes, in L2.
  * PACKED: bytes above which blocks are copied, WORTH: rows of A that pay for it. APART: bytes between the rows of B
  * from which they meet in few sets of L1 and few pages; APART_PACKED: bytes above which such a B is copied. WHOLE:
  * bytes of a block of whole rows, where those are best. CPUs of 16 registers tend to have less L2. */
@@ -171,8 +171,7 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
          * them; 128 of rows four pages apart. */
         const ptrdiff_t page = GEMM_MR > 8 ? 4096 : 2048, row = g->b_rs * size;
         const int meet = !s.packs_b && g->m > GEMM_MR && row % page == 0;
-        /* Of float64 less where A's rows are read where they lie, as in dX, or its columns copied, as in dW: both meet
-         * in few sets of L1. */
+        /* float64's dX, whose rows of A may meet in few sets of L1, and dW are better off with less (measured). */
         const ptrdiff_t kc = !GEMM_COPIES || F32 || (g->a_cs == 1 && g->b_cs == 1) ? KC : KC / 4 * 3;
         ptrdiff_t most = !meet ? kc : GEMM_MR > 8 && row >= 4 * page ? 64 : 128;
         /* A block that is one run of memory is fetched as such, from line to line; the hardware helps. */
@@ -503,3 +502,4 @@ static void FN(column_sums)(ptrdiff_t m, ptrdiff_t n, const void *g, ptrdiff_t l
 #undef TURN_SQUARES
 #undef T_ROWS
 #undef T_COLUMNS
+#undef COLUMNS_LEAST

@@ -36,7 +36,8 @@ INLINE FN(errands) FN(no_errands)(void) {
 /* In strips of how many tiles one of them fetches columns of A. */
 #define COLUMNS_LEAST 4
 
-/* What the caller wants soon, in equal parts for all other tiles of GEMM_COLS_FETCH, one of the arrays each. */
+/* What the caller wants soon, in equal parts for all other tiles of GEMM_COLS_FETCH, one of the arrays each. Tiles
+ * that fetch picked rows take no part, and what would be theirs at the end is left out. */
 static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
     const ptrdiff_t tiles = strips * (g->n / NR - (g->n / NR >= COLUMNS_LEAST));
     const ptrdiff_t n = (ptrdiff_t)(g->soon_bytes / sizeof(REAL));

@@ -546,7 +546,29 @@ static void check_work(const fnn_kernels *k) {
                 }
 }
 
+/* How far eight tiles of dW get with picked rows: the third, fifth and seventh fetch. */
+static void check_picked(const fnn_kernels *k) {
+    static const struct {
+        ptrdiff_t bytes, rows, row, at;
+    } cases[] = {{300, 3, 3, 0},  {300, 2, 2, 0},     {300, 9, 3, 0},
+                 {5000, 9, 1, 0}, {4000, 9, 1, 2000}, {8192, 9, 0, 6144}};
+    problem p = problem_make(k, (size_t)(64 * 128 * k->itemsize));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        shape(&p, DW, 4 * k->gemm_mr, 2 * k->gemm_nr, 32, 0, 3, 0, 0);
+        const int64_t index[9] = {0};
+        p.picked.index = index;
+        p.picked.bytes = cases[i].bytes;
+        p.picked.rows = cases[i].rows;
+        run(&p, &p.g);
+        check_that(p.picked.row == cases[i].row && p.picked.at == cases[i].at,
+                   "%td rows of %td bytes: fetched up to %td of row %td", cases[i].rows, cases[i].bytes, p.picked.at,
+                   p.picked.row);
+    }
+    problem_free(&p);
+}
+
 int check_gemm(const fnn_kernels *k) {
+    if (has_more_ways(k)) check_picked(k);
     check_work(k);
     check_sizes(k);
     check_random(k, 45, 77, 130, 1);

@@ -148,11 +148,14 @@ int main(int argc, char **argv) {
     if (totals == MAP_FAILED) return 2;
     for (int isa = 0; isa < FNN_ISAS; isa++) children[isa] = start((fnn_isa)isa, totals[isa], argc, argv);
     for (int isa = 0; isa < FNN_ISAS; isa++) {
+        const char *const name = fnn_isa_name((fnn_isa)isa);
         int status = 0;
-        if (children[isa] < 0 || (children[isa] && (waitpid(children[isa], &status, 0) < 0 || status))) {
+        if (children[isa] < 0 || (children[isa] && waitpid(children[isa], &status, 0) < 0)) {
+            printf("%s: no process of its own\n", name);
+            broken = 1;
+        } else if (status) {
             const int signal = WIFSIGNALED(status), number = signal ? WTERMSIG(status) : WEXITSTATUS(status);
-            const char *const how = signal ? "signal" : "status";
-            printf("%s: its process ended with %s %d\n", fnn_isa_name((fnn_isa)isa), how, number);
+            printf("%s: its process ended with %s %d\n", name, signal ? "signal" : "status", number);
             broken = 1;
         }
         passed += totals[isa][0];

@@ -297,6 +297,8 @@ cdef void look_at_next(const Training *t, Py_ssize_t tiles, int member, int team
     team_share(t.next_m, 1, member, team, &picked.row, &picked.rows)
     picked.data, picked.index, picked.at = t.x.data, t.next_index, 0
     picked.bytes, picked.stride = t.net.n_in * item, t.x.ld * item
+    if picked.bytes < 8 * t.m:
+        picked.rows = picked.row    # the tiles would fetch the same few lines again and again
     # A tile fetches up to a line for each row of the batch.
     parts = (picked.rows - picked.row) * ((picked.bytes + 64 * t.m - 1) // (64 * t.m)) + 1
     picked.every = max(1, min(4, tiles // parts))

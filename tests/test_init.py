@@ -151,10 +151,11 @@ def test_a_failed_call_leaves_the_generator_alone(match, call):
 
 
 def test_seeds_have_64_bits():
-    seeds = [stream_seed(seed) for seed in range(200)]
-    assert len(set(seeds)) == 200
-    assert 2**63 < max(seeds) < 2**64
-    assert all(any(seed >> bit & 1 for seed in seeds) for bit in range(64))
+    for rngs in (range(200), [None] * 200):
+        seeds = [stream_seed(rng) for rng in rngs]
+        assert len(set(seeds)) == 200
+        assert 2**63 < max(seeds) < 2**64
+        assert all(any(seed >> bit & 1 for seed in seeds) for bit in range(64))
 
 
 @pytest.mark.parametrize("name", RANDOM)

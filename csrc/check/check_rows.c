@@ -1,5 +1,6 @@
 /* check_rows.c: softmax and its gradient against long double references, argmax against a plain
- * loop with NumPy's rules, marks of positive columns, gathering; sizes around the vector, leading dimensions, special rows. */
+ * loop with NumPy's rules, marks of positive columns, sums of columns, gathering; sizes around the
+ * vector, leading dimensions, special rows. */
 #include "check.h"
 
 #include <math.h>
@@ -210,7 +211,31 @@ static void check_gather(const fnn_kernels *k, ptrdiff_t n) {
     }
 }
 
+/* In the order of the rows; nothing is read between rows nor written past the sums. */
+static void check_column_sums(const fnn_kernels *k) {
+    for (ptrdiff_t n = 0; n <= 70; n++)
+        for (ptrdiff_t m = 0; m <= 40; m += 1 + m) {
+            const ptrdiff_t ld = n + PAD;
+            void *g = check_alloc(k, (m + 1) * ld), *sums = check_alloc(k, n + 1);
+            for (ptrdiff_t i = 0; i < m * ld; i++) check_set(k, g, i, i % ld < n ? check_uniform() : NAN);
+            check_set(k, sums, n, 7);
+            k->column_sums(m, n, g, ld, sums);
+            int right = check_get(k, sums, n) == 7;
+            for (ptrdiff_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (ptrdiff_t i = 0; i < m; i++) {
+                    sum += check_get(k, g, i * ld + j);
+                    if (k->dtype == FNN_F32) sum = (float)sum;
+                }
+                right &= check_get(k, sums, j) == sum;
+            }
+            check_that(right, "column_sums m=%td n=%td", m, n);
+            check_free_all();
+        }
+}
+
 int check_rows(const fnn_kernels *k) {
+    check_column_sums(k);
     ptrdiff_t n;
     for (int step = 0; (n = width(k, step)) >= 0; step++) {
         check_softmax(k, n, 1);

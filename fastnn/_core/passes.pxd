@@ -69,7 +69,7 @@ cdef struct Training:
     # a whole step only
     const Loss *loss
     const int64_t *next_index       # the next_m rows of the next batch; 0: none are picked
-    Py_ssize_t next_m
+    Py_ssize_t next_m, x_itemsize
     const char *targets             # of this batch, in its order
     const char *weights             # of this batch, or NULL
     Py_ssize_t target_bytes         # of a row

@@ -53,11 +53,6 @@ cdef void read_rows(const Net *net, const Rows *x, Py_ssize_t r0, Py_ssize_t r1,
         net.K.gather_u8(m, n, <const uint8_t *>x.data + first, x.ld, index, x.scale, out, n)
 
 
-cdef Py_ssize_t item_bytes(const Net *net, int kind) noexcept nogil:
-    """Bytes of an element of x."""
-    return net.K.itemsize if kind == SAME else 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1
-
-
 cdef bint in_place(const Net *net, const Rows *x) noexcept nogil:
     return x.kind == SAME and x.index == NULL and x.ld == net.n_in
 
@@ -293,10 +288,10 @@ cdef void update_block(const Training *t, const Op *op, const char *g, Py_ssize_
 cdef void look_at_next(const Training *t, Py_ssize_t tiles, int member, int team,
                        fnn_picked *picked) noexcept nogil:
     """The next batch's rows that this member will gather, for the last of so many tiles to fetch."""
-    cdef Py_ssize_t item = item_bytes(&t.net, t.x.kind), parts
+    cdef Py_ssize_t parts
     team_share(t.next_m, 1, member, team, &picked.row, &picked.rows)
     picked.data, picked.index, picked.at = t.x.data, t.next_index, 0
-    picked.bytes, picked.stride = t.net.n_in * item, t.x.ld * item
+    picked.bytes, picked.stride = t.net.n_in * t.x_itemsize, t.x.ld * t.x_itemsize
     if picked.bytes < 8 * t.m:
         picked.rows = picked.row    # the tiles would fetch the same few lines again and again
     # A tile fetches up to a line for each row of the batch.

@@ -164,7 +164,7 @@ cdef class Trainer:
         cdef Py_ssize_t size = t.net.K.itemsize
         t.x, t.target_bytes = self.x, self.target_bytes
         t.all_targets = t.all_weights = NULL
-        t.next_m = 0
+        t.next_m, t.x_itemsize = 0, self.itemsize
         if picked:
             t.next_index = &self.order[start + t.m]
             t.next_m = min(t.m, self.n_order - start - t.m)

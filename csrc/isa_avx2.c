@@ -71,6 +71,9 @@ typedef uint32_t isa_u32 __attribute__((vector_size(32)));
 INLINE_ISA isa_u32 vpair32(isa_u64 even, isa_u64 odd) {
     return (isa_u32)_mm256_blend_ps((__m256)even, _mm256_moveldup_ps((__m256)odd), 0xaa);
 }
+INLINE_ISA isa_u32 vpair32_high(isa_u64 even, isa_u64 odd) {
+    return (isa_u32)_mm256_blend_ps(_mm256_movehdup_ps((__m256)even), (__m256)odd, 0xaa);
+}
 
 #define HAVE_STREAM
 INLINE_ISA void vstream_f32(float *p, __m256 v) { _mm256_stream_ps(p, v); }

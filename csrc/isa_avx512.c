@@ -21,6 +21,7 @@
 #define TABLE fnn_table_avx512
 
 #define INLINE_ISA static inline __attribute__((always_inline, unused))
+typedef uint32_t isa_u32 __attribute__((vector_size(64)));
 typedef uint64_t isa_u64 __attribute__((vector_size(64)));
 
 #define HAVE_FMA
@@ -73,6 +74,19 @@ INLINE_ISA int vany_f64(__mmask8 m) { return m != 0; }
 INLINE_ISA __m512 vsel_f32(__mmask16 m, __m512 a, __m512 b) { return _mm512_mask_mov_ps(b, m, a); }
 INLINE_ISA __m512d vsel_f64(__mmask8 m, __m512d a, __m512d b) { return _mm512_mask_mov_pd(b, m, a); }
 
+#define HAVE_REAL64
+
+#define HAVE_SWAP
+#define ISA_SWAP(V, M, BITS, KIND, S)                                                           \
+    INLINE_ISA void vswap_if_##S(isa_u##BITS u, uint##BITS##_t bit, V *a, V *b) {                  \
+        const M m = _mm512_test_epi##BITS##_mask((__m512i)u, _mm512_set1_epi##BITS(bit));          \
+        const V first = *a;                                                                        \
+        *a = _mm512_mask_mov_##KIND(first, m, *b);                                                 \
+        *b = _mm512_mask_mov_##KIND(*b, m, first);                                                 \
+    }
+ISA_SWAP(__m512, __mmask16, 32, ps, f32)
+ISA_SWAP(__m512d, __mmask8, 64, pd, f64)
+
 #define HAVE_MAX
 INLINE_ISA __m512 vmax_f32(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 INLINE_ISA __m512d vmax_f64(__m512d a, __m512d b) { return _mm512_max_pd(a, b); }
@@ -102,9 +116,11 @@ INLINE_ISA void vstore_t_f64(double *p, __m512d v, __mmask8 t) { _mm512_mask_sto
 INLINE_ISA isa_u64 vmul32(isa_u64 a, isa_u64 b) { return (isa_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 
 #define HAVE_PAIR32
-typedef uint32_t isa_u32 __attribute__((vector_size(64)));
 INLINE_ISA isa_u32 vpair32(isa_u64 even, isa_u64 odd) {
     return (isa_u32)_mm512_mask_moveldup_ps((__m512)even, 0xaaaa, (__m512)odd);
+}
+INLINE_ISA isa_u32 vpair32_high(isa_u64 even, isa_u64 odd) {
+    return (isa_u32)_mm512_mask_movehdup_ps((__m512)odd, 0x5555, (__m512)even);
 }
 
 #define HAVE_STREAM

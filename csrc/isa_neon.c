@@ -39,6 +39,8 @@ INLINE_ISA isa_f64 vfma_f64(isa_f64 a, isa_f64 b, isa_f64 c) {
 INLINE_ISA isa_f32 vsqrt_f32(isa_f32 a) { return (isa_f32)vsqrtq_f32((float32x4_t)a); }
 INLINE_ISA isa_f64 vsqrt_f64(isa_f64 a) { return (isa_f64)vsqrtq_f64((float64x2_t)a); }
 
+#define HAVE_REAL64
+
 #define HAVE_MUL32
 INLINE_ISA isa_u64 vmul32(isa_u64 a, isa_u64 b) {
     return (isa_u64)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));

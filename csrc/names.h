@@ -14,6 +14,9 @@
 #undef vstore
 #undef vabs
 #undef vneg_if
+#undef vreal
+#undef vreal_u
+#undef vswap_if
 #undef vfma
 #undef vfma_at
 #undef vsqrt
@@ -64,6 +67,9 @@
 #define vstore FN(vstore)
 #define vabs FN(vabs)
 #define vneg_if FN(vneg_if)
+#define vreal FN(vreal)
+#define vreal_u FN(vreal_u)
+#define vswap_if FN(vswap_if)
 #define vfma FN(vfma)
 #define vfma_at FN(vfma_at)
 #define vsqrt FN(vsqrt)

@@ -8,11 +8,11 @@
 #define FNN_PHILOX_H
 
 /* A block: the groups of counters that go through the rounds together, PHILOX_CHAINS vectors of
- * them. As measured: three groups, which fill the 32 registers of AVX-512, and one elsewhere. */
+ * them. As measured: four groups with the 32 registers of AVX-512, and one elsewhere. */
 enum {
     PHILOX_ROUNDS = 10,
     PHILOX_MAX_ATTEMPTS = 1 << 16,
-    PHILOX_GROUPS = VEC_BYTES == 64 ? 3 : 1,
+    PHILOX_GROUPS = VEC_BYTES == 64 ? 4 : 1,
     PHILOX_BLOCK = PHILOX_GROUPS * FNN_RNG_GROUP,
     PHILOX_CHAINS = PHILOX_BLOCK * 8 / VEC_BYTES
 };
@@ -50,12 +50,17 @@ INLINE ptrdiff_t philox_run(uint64_t first) {
     return left < PHILOX_BLOCK ? (ptrdiff_t)left : PHILOX_BLOCK;
 }
 
-/* The words of `chains` vectors of counters, interleaved round by round: one chain alone would wait
+/* Of word 0 or 2. */
+INLINE vu64 philox_product(const vu64 c[4], int word) {
+    return vmul32(c[word], (vu64){0} + (word ? 0xCD9E8D57u : 0xD2511F53u));
+}
+
+/* The words of `chains` vectors of counters after some rounds, interleaved round by round: one chain alone would wait
  * for its multiplications. One 64-bit lane per counter, upper halves undefined. Chain i holds the
  * counters from first + i * lanes on; or, paired, chains 2 i and 2 i + 1 hold the even and the odd
  * ones of twice as many. All have the upper word of `first`: what the first two rounds make of it and of the stream
  * is the same for all chains, and compilers see that it is. */
-INLINE void philox_words(const philox *p, int chains, int paired, uint64_t first, vu64 c[][4]) {
+INLINE void philox_words(const philox *p, int chains, int paired, int rounds, uint64_t first, vu64 c[][4]) {
     vu64 lanes;
     memcpy(&lanes, philox_lanes, sizeof lanes);
     UNROLL for (int i = 0; i < chains; i++) {
@@ -65,10 +70,9 @@ INLINE void philox_words(const philox *p, int chains, int paired, uint64_t first
         c[i][2] = p->stream[0];
         c[i][3] = p->stream[1];
     }
-    UNROLL for (int round = 0; round < PHILOX_ROUNDS; round++)
+    UNROLL for (int round = 0; round < rounds; round++)
         UNROLL for (int i = 0; i < chains; i++) {
-            const vu64 a = vmul32(c[i][0], (vu64){0} + 0xD2511F53u);
-            const vu64 b = vmul32(c[i][2], (vu64){0} + 0xCD9E8D57u);
+            const vu64 a = philox_product(c[i], 0), b = philox_product(c[i], 2);
             c[i][0] = (b >> 32) ^ c[i][1] ^ p->key[round][0];
             c[i][1] = b;
             c[i][2] = (a >> 32) ^ c[i][3] ^ p->key[round][1];
@@ -76,13 +80,24 @@ INLINE void philox_words(const philox *p, int chains, int paired, uint64_t first
         }
 }
 
-/* Word j of the counters from `first` on in w[i][j], a 32-bit lane each, n vectors of them. */
+/* Word j of the counters from `first` on in w[i][j], a 32-bit lane each, n vectors of them. The last round is done
+ * for pairs of chains, whose words 32-bit lanes then share. */
 INLINE void philox_words32(const philox *p, int n, uint64_t first, vu32 w[][4]) {
-    vu64 c[PHILOX_CHAINS][4];
-    philox_words(p, 2 * n, 1, first, c);
-    UNROLL for (int i = 0; i < n; i++)
-        UNROLL for (int j = 0; j < 4; j++)
-            w[i][j] = vpair32(c[2 * i][j], c[2 * i + 1][j]);
+    const vu64 *const key = p->key[PHILOX_ROUNDS - 1];
+    const vu32 key_0 = vpair32(key[0], key[0]), key_1 = vpair32(key[1], key[1]);
+    vu64 c[PHILOX_CHAINS][4], a[PHILOX_CHAINS], b[PHILOX_CHAINS];
+    philox_words(p, 2 * n, 1, PHILOX_ROUNDS - 1, first, c);
+    UNROLL for (int i = 0; i < 2 * n; i++) {
+        a[i] = philox_product(c[i], 0);
+        b[i] = philox_product(c[i], 2);
+    }
+    UNROLL for (int i = 0; i < n; i++) {
+        const int even = 2 * i, odd = 2 * i + 1;
+        w[i][0] = vpair32_high(b[even], b[odd]) ^ vpair32(c[even][1], c[odd][1]) ^ key_0;
+        w[i][1] = vpair32(b[even], b[odd]);
+        w[i][2] = vpair32_high(a[even], a[odd]) ^ vpair32(c[even][3], c[odd][3]) ^ key_1;
+        w[i][3] = vpair32(a[even], a[odd]);
+    }
 }
 
 /* Where counter c of a block has its word (or pair of words) 0 in groups of that many elements; the

@@ -30,6 +30,7 @@
 #define RNG_GROUP (RNG_WORDS * FNN_RNG_GROUP) /* elements of a group, of a block */
 #define RNG_BLOCK (RNG_WORDS * PHILOX_BLOCK)
 #define RNG_VECTORS (PHILOX_BLOCK / VL) /* vectors of counters in a block */
+#define RNG_PAIRS 4 /* of draws whose normals are computed side by side */
 #define RNG_POWER(n) ((REAL)((UINT)1 << (n)))
 
 #if F32
@@ -58,36 +59,18 @@ static const double cos_terms_f64[] = {
     -1.2337005501361697,    0.25366950790104154,    -0.02086348076317299, 0.0009192602724998466,
     -2.520202645176851e-05, 4.7102994421884283e-07, -6.284846355132747e-09};
 #endif
-#define RNG_POLYNOMIAL(z, terms) FN(unfused)(z, FN(terms), sizeof FN(terms) / sizeof(REAL))
-
-INLINE vec FN(unfused)(vec z, const REAL *terms, int n) {
-    vec sum = vset1(terms[n - 1]);
-    UNROLL for (int i = n - 2; i >= 0; i--) sum = sum * z + vset1(terms[i]);
-    return sum;
-}
-
 /* The draws of n vectors of counters from `first` on, one per lane: 32-bit words for float32, for
  * float64 two words, low one first. */
-INLINE void FN(draws)(const philox *p, int n, uint64_t first, vuint d[][RNG_WORDS]) {
+INLINE void FN(draws)(const philox *p, int n, uint64_t first, vuint d[]) {
 #if F32
-    philox_words32(p, n, first, d);
+    philox_words32(p, n, first, (vu32(*)[4])d);
 #else
     vu64 w[PHILOX_CHAINS][4];
-    philox_words(p, n, 0, first, w);
+    philox_words(p, n, 0, PHILOX_ROUNDS, first, w);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int j = 0; j < 2; j++)
-            d[i][j] = (w[i][2 * j] & 0xffffffffu) | w[i][2 * j + 1] << 32;
+            d[2 * i + j] = (w[i][2 * j] & 0xffffffffu) | w[i][2 * j + 1] << 32;
 #endif
-}
-
-/* x - offset, x an unsigned integer: correctly rounded where offset is 0 or 2^(B-1). The halves of
- * x become reals by taking the place of a mantissa; all but the last operation are exact. */
-INLINE vec FN(from_unsigned)(vuint x, REAL offset) {
-    const int half = RNG_BITS / 2;
-    const REAL one = RNG_POWER(RNG_MANTISSA), big = one * RNG_POWER(RNG_BITS / 2);
-    const vuint low = (x & (((UINT)1 << half) - 1)) | (vuint)vset1(one);
-    const vuint high = x >> half | (vuint)vset1(big);
-    return ((vec)high - vset1(big + one + offset)) + (vec)low;
 }
 
 /* u in [0, 1) from the upper 24 or 53 bits of a draw, exact. */
@@ -102,43 +85,68 @@ INLINE vec FN(unit)(vuint d) {
 #endif
 }
 
-/* -2 ln(x 2^-B) for x in [1/2, 2^B], as k (-2 ln 2) - 2 ln m with sqrt 1/2 <= m < sqrt 2. */
-INLINE vec FN(minus_two_log)(vec x) {
+/* What follows is done for `pairs` pairs of draws step by step, so that one's divisions, roots and sums do not wait
+ * for one another. */
+#define EACH_PAIR UNROLL for (int h = 0; h < pairs; h++)
+
+#define RNG_POLYNOMIAL(z, terms, sum) FN(unfused)(pairs, z, FN(terms), sizeof FN(terms) / sizeof(REAL), sum)
+INLINE void FN(unfused)(const int pairs, const vec z[], const REAL *terms, int n, vec sum[]) {
+    EACH_PAIR sum[h] = vset1(terms[n - 1]);
+    UNROLL for (int i = n - 2; i >= 0; i--) {
+        EACH_PAIR sum[h] = sum[h] * z[h];
+        EACH_PAIR sum[h] = sum[h] + vset1(terms[i]);
+    }
+}
+
+/* k and s = (m - 1) / (m + 1) of d_even + 1/2 = 2^(k + B) m with sqrt 1/2 <= m < sqrt 2. */
+INLINE void FN(log_parts)(const int pairs, const vuint d[], vec k[], vec s[]) {
     const vuint root_half = (vuint)vset1((REAL)0.70710678118654752440);
-    const vuint shifted = (vuint)x + ((vuint)vset1(1) - root_half);
     const REAL one = RNG_POWER(RNG_MANTISSA);
-    const vec exponent = (vec)(shifted >> RNG_MANTISSA | (vuint)vset1(one));
-    const vec k = exponent - (one + RNG_BIAS + RNG_BITS);
-    const vec m = (vec)((shifted & (((UINT)1 << RNG_MANTISSA) - 1)) + root_half);
-    const vec s = (m - 1) / (m + 1), z = s * s;
-    return k * (REAL)-1.38629436111989061883 + s * (z * RNG_POLYNOMIAL(z, log_terms) - 4);
+    vuint shifted[RNG_PAIRS];
+    EACH_PAIR shifted[h] = (vuint)(vreal_u(d[2 * h]) + (REAL)0.5) + ((vuint)vset1(1) - root_half);
+    EACH_PAIR {
+        const vec m = (vec)((shifted[h] & (((UINT)1 << RNG_MANTISSA) - 1)) + root_half);
+        s[h] = (m - 1) / (m + 1);
+    }
+    EACH_PAIR k[h] = (vec)(shifted[h] >> RNG_MANTISSA | (vuint)vset1(one)) - (one + RNG_BIAS + RNG_BITS);
 }
 
-/* cos and sin of 2 pi x 2^-B: to the nearest quarter turn, then t in [-1/2, 1/2] quarter turns. */
-INLINE void FN(cos_sin)(vuint x, vec *c, vec *s) {
+/* r = sqrt(-2 ln u), the logarithm as k (-2 ln 2) - 2 ln m. */
+INLINE void FN(radius)(const int pairs, const vec k[], const vec s[], vec r[]) {
+    vec z[RNG_PAIRS];
+    EACH_PAIR z[h] = s[h] * s[h];
+    RNG_POLYNOMIAL(z, log_terms, r);
+    EACH_PAIR r[h] = s[h] * (z[h] * r[h] - 4);
+    EACH_PAIR r[h] = vsqrt(k[h] * (REAL)-1.38629436111989061883 + r[h]);
+}
+
+/* cos and sin of 2 pi d_odd 2^-B: to the nearest quarter turn, then t in [-1/2, 1/2] quarter turns. */
+INLINE void FN(cos_sin)(const int pairs, const vuint d[], vec c[], vec s[]) {
     const UINT turn_8 = (UINT)1 << (RNG_BITS - 3);
-    const UINT top = (UINT)1 << (RNG_BITS - 1);
-    const vec t = FN(from_unsigned)((x << 2) ^ top, (REAL)top) * ((REAL)0.5 / (REAL)top), z = t * t;
-    const vuint sine = (vuint)(t * RNG_POLYNOMIAL(z, sin_terms));
-    const vuint cosine = (vuint)(z * RNG_POLYNOMIAL(z, cos_terms) + 1);
-    const vuint nearest = x + turn_8; /* its two top bits: the quarter */
-    const vuint swap = (sine ^ cosine) & (vuint)((vint)(nearest << 1) >> (RNG_BITS - 1));
-    *c = vneg_if((vec)(cosine ^ swap), (vec)(nearest + 2 * turn_8));
-    *s = vneg_if((vec)(sine ^ swap), (vec)nearest);
+    vec t[RNG_PAIRS], z[RNG_PAIRS];
+    EACH_PAIR t[h] = vreal((vint)(d[2 * h + 1] << 2)) * (1 / RNG_POWER(RNG_BITS - 1) / 2);
+    EACH_PAIR z[h] = t[h] * t[h];
+    RNG_POLYNOMIAL(z, sin_terms, s);
+    EACH_PAIR s[h] = t[h] * s[h];
+    RNG_POLYNOMIAL(z, cos_terms, c);
+    EACH_PAIR c[h] = z[h] * c[h] + 1;
+    EACH_PAIR {
+        const vuint nearest = d[2 * h + 1] + turn_8; /* its two top bits: the quarter */
+        vswap_if(nearest, 2 * turn_8, c + h, s + h);
+        c[h] = vneg_if(c[h], (vec)(nearest + 2 * turn_8));
+        s[h] = vneg_if(s[h], (vec)nearest);
+    }
 }
 
-INLINE void FN(values)(int kind, const vuint d[RNG_WORDS], vec v[RNG_WORDS]) {
-    UNROLL for (int j = 0; j < RNG_WORDS; j += 2) {
-        if (kind == RNG_UNIT) {
-            v[j] = FN(unit)(d[j]);
-            v[j + 1] = FN(unit)(d[j + 1]);
-        } else {
-            vec c, s;
-            const vec r = vsqrt(FN(minus_two_log)(FN(from_unsigned)(d[j], 0) + (REAL)0.5));
-            FN(cos_sin)(d[j + 1], &c, &s);
-            v[j] = r * c;
-            v[j + 1] = r * s;
-        }
+/* 2 * pairs vectors of normals from as many of draws; the angles while divisions are under way. */
+INLINE void FN(normals)(const int pairs, const vuint d[], vec v[]) {
+    vec k[RNG_PAIRS], m[RNG_PAIRS], r[RNG_PAIRS], c[RNG_PAIRS], s[RNG_PAIRS];
+    FN(log_parts)(pairs, d, k, m);
+    FN(cos_sin)(pairs, d, c, s);
+    FN(radius)(pairs, k, m, r);
+    EACH_PAIR {
+        v[2 * h] = r[h] * c[h];
+        v[2 * h + 1] = r[h] * s[h];
     }
 }
 
@@ -156,11 +164,11 @@ static __attribute__((noinline)) void FN(truncate)(const philox *p, uint64_t fir
         UNROLL for (int j = 0; j < RNG_WORDS; j++)
             outside += vsel(vand(vge(v[j], low), vge(high, v[j])), vset1(0), vset1(1));
         if (!vany(vgt(outside, vset1(0)))) return;
-        vuint d[1][RNG_WORDS];
+        vuint d[RNG_WORDS];
         vec again[RNG_WORDS];
         const philox retry = philox_attempt(*p, attempt);
         FN(draws)(&retry, 1, first, d);
-        FN(values)(RNG_NORMAL, d[0], again);
+        FN(normals)(RNG_WORDS / 2, d, again);
         UNROLL for (int j = 0; j < RNG_WORDS; j++) {
             if (attempt == PHILOX_MAX_ATTEMPTS) again[j] = vsel(vgt(v[j], high), high, low);
             v[j] = vsel(vand(vge(v[j], low), vge(high, v[j])), v[j], again[j]);
@@ -168,23 +176,29 @@ static __attribute__((noinline)) void FN(truncate)(const philox *p, uint64_t fir
     }
 }
 
+/* Where vector j of the draws of a block has its elements. */
+INLINE REAL *FN(at)(REAL *out, ptrdiff_t j) {
+    return out + philox_place((int)(j / RNG_WORDS * VL), RNG_GROUP) + FNN_RNG_GROUP * (j % RNG_WORDS);
+}
+
 /* One block, shift + scale * value, at out. */
-INLINE void FN(fill_block)(int kind, const philox *p, uint64_t first, FN(range) r, REAL *out) {
-    vuint d[RNG_VECTORS][RNG_WORDS];
+INLINE void FN(unit_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
+    vuint d[RNG_BLOCK / VL];
     FN(draws)(p, RNG_VECTORS, first, d);
-    UNROLL for (int i = 0; i < RNG_VECTORS; i++) {
-        vec v[RNG_WORDS];
-        FN(values)(kind, d[i], v);
-        UNROLL for (int j = 0; j < RNG_WORDS; j++) {
-            const ptrdiff_t place = philox_place(i * VL, RNG_GROUP) + FNN_RNG_GROUP * j;
-            vstore(out + place, vset1(r.shift) + v[j] * vset1(r.scale));
-        }
-    }
+    UNROLL for (int j = 0; j < RNG_BLOCK / (int)VL; j++)
+        vstore(FN(at)(out, j), vset1(r.shift) + FN(unit)(d[j]) * vset1(r.scale));
 }
 
 /* Once for both fills that begin with a normal. */
 static __attribute__((noinline)) void FN(normal_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
-    FN(fill_block)(RNG_NORMAL, p, first, r, out);
+    vuint d[RNG_BLOCK / VL];
+    FN(draws)(p, RNG_VECTORS, first, d);
+    for (int j = 0; j < RNG_BLOCK / (int)VL; j += 2 * RNG_PAIRS) {
+        vec v[2 * RNG_PAIRS];
+        FN(normals)(RNG_PAIRS, d + j, v);
+        UNROLL for (int h = 0; h < 2 * RNG_PAIRS; h++)
+            vstore(FN(at)(out, j + h), vset1(r.shift) + v[h] * vset1(r.scale));
+    }
 }
 
 static void FN(truncated_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
@@ -209,7 +223,7 @@ INLINE void FN(fill)(int kind, const fnn_stream *s, ptrdiff_t n, void *to, FN(ra
         take = FN(least)(n, RNG_WORDS * philox_run(first));
         const int whole = take == RNG_BLOCK;
         REAL *const block = whole ? out : last;
-        if (kind == RNG_UNIT) FN(fill_block)(RNG_UNIT, &p, first, r, block);
+        if (kind == RNG_UNIT) FN(unit_block)(&p, first, r, block);
         if (kind == RNG_NORMAL) FN(normal_block)(&p, first, r, block);
         if (kind == RNG_TRUNCATED) FN(truncated_block)(&p, first, r, block);
         if (!whole) memcpy(out, last, take * sizeof *out);
@@ -248,7 +262,7 @@ INLINE void FN(words24)(const philox *p, uint64_t first, vec v[][4]) {
     philox_words32(p, RNG_VECTORS, first, w);
 #else
     vu64 w[RNG_VECTORS][4];
-    philox_words(p, RNG_VECTORS, 0, first, w);
+    philox_words(p, RNG_VECTORS, 0, PHILOX_ROUNDS, first, w);
 #endif
     UNROLL for (int i = 0; i < RNG_VECTORS; i++)
         UNROLL for (int j = 0; j < 4; j++)

@@ -14,6 +14,8 @@
  *   vgt vge vlt veq       masks; false where a lane is NaN
  *   vsel(m, a, b)         m ? a : b               vmax(a, b)  a > b ? a : b
  *   vabs, vneg_if(v, s)   clear the sign; flip v's sign where s has one
+ *   vreal(i), vreal_u(u)  a signed or unsigned integer in each lane as a real, rounded once
+ *   vswap_if(u, bit, &a, &b)  a and b change places where u has that bit
  *   vzip_lo, vzip_hi      in each 16 bytes, a0 b0 ... of their lower or upper halves
  *   vpieces(p, step)      VEC_BYTES / 16 pieces of 16 bytes, at p, p + step, p + 2 step, ...
  *   vscale(a, n)          a 2^n, rounded once; |a| < 2, n whole, at most twice the exponent's range
@@ -99,6 +101,32 @@ VEC_MASK(vf64, vi64, f64)
 #ifndef HAVE_MAX
 INLINE vf32 vmax_f32(vf32 a, vf32 b) { return vsel_f32(vgt_f32(a, b), a, b); }
 INLINE vf64 vmax_f64(vf64 a, vf64 b) { return vsel_f64(vgt_f64(a, b), a, b); }
+#endif
+
+INLINE vf32 vreal_f32(vi32 i) { return __builtin_convertvector(i, vf32); }
+INLINE vf32 vreal_u_f32(vu32 u) { return __builtin_convertvector(u, vf32); }
+#ifdef HAVE_REAL64
+INLINE vf64 vreal_f64(vi64 i) { return __builtin_convertvector(i, vf64); }
+INLINE vf64 vreal_u_f64(vu64 u) { return __builtin_convertvector(u, vf64); }
+#else
+/* u - offset: the halves become reals by taking the place of a mantissa; all but the last operation are exact. */
+INLINE vf64 vreal_less_f64(vu64 u, double offset) {
+    const vu64 low = (u & 0xffffffffu) | (vu64)vset1_f64(0x1p52), high = u >> 32 | (vu64)vset1_f64(0x1p84);
+    return ((vf64)high - vset1_f64(0x1p84 + 0x1p52 + offset)) + (vf64)low;
+}
+INLINE vf64 vreal_f64(vi64 i) { return vreal_less_f64((vu64)i ^ (uint64_t)1 << 63, 0x1p63); }
+INLINE vf64 vreal_u_f64(vu64 u) { return vreal_less_f64(u, 0); }
+#endif
+
+#ifndef HAVE_SWAP
+#define VEC_SWAP(T, V, I, U, S)                                                                \
+    INLINE void vswap_if_##S(U u, T bit, V *a, V *b) {                                         \
+        const U swap = ((U)*a ^ (U)*b) & (U)((I)(u & bit) != 0);                               \
+        *a = (V)((U)*a ^ swap);                                                                \
+        *b = (V)((U)*b ^ swap);                                                                \
+    }
+VEC_SWAP(uint32_t, vf32, vi32, vu32, f32)
+VEC_SWAP(uint64_t, vf64, vi64, vu64, f64)
 #endif
 
 /* Two factors of about 2^(n/2), so that neither over- or underflows where the result does not. Below
@@ -235,9 +263,10 @@ INLINE vu64 vmul32(vu64 a, vu64 b) {
 }
 #endif
 
-/* The low 32 bits of even[0], odd[0], even[1], odd[1], ... */
+/* The low, or high, 32 bits of even[0], odd[0], even[1], odd[1], ... */
 #ifndef HAVE_PAIR32
 INLINE vu32 vpair32(vu64 even, vu64 odd) { return (vu32)((even & 0xffffffffu) | odd << 32); }
+INLINE vu32 vpair32_high(vu64 even, vu64 odd) { return (vu32)(even >> 32 | (odd & ~(uint64_t)0xffffffffu)); }
 #endif
 
 /* A store that need not stay in the cache, for 64-byte aligned p; vstream_end orders what follows. */

@@ -24,7 +24,7 @@ typedef struct {
 
 static const uint64_t philox_lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
 
-INLINE philox philox_make(const fnn_stream *s) {
+static __attribute__((noinline)) philox philox_make(const fnn_stream *s) {
     philox p;
     uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
     UNROLL for (int round = 0; round < PHILOX_ROUNDS; round++) {
@@ -55,15 +55,15 @@ INLINE vu64 philox_product(const vu64 c[4], int word) {
     return vmul32(c[word], (vu64){0} + (word ? 0xCD9E8D57u : 0xD2511F53u));
 }
 
-/* The words of `chains` vectors of counters after some rounds, interleaved round by round: one chain alone would wait
+/* The words of a block of counters after some rounds, interleaved round by round: one chain alone would wait
  * for its multiplications. One 64-bit lane per counter, upper halves undefined. Chain i holds the
  * counters from first + i * lanes on; or, paired, chains 2 i and 2 i + 1 hold the even and the odd
  * ones of twice as many. All have the upper word of `first`: what the first two rounds make of it and of the stream
  * is the same for all chains, and compilers see that it is. */
-INLINE void philox_words(const philox *p, int chains, int paired, int rounds, uint64_t first, vu64 c[][4]) {
+INLINE void philox_words(const philox *p, int paired, int rounds, uint64_t first, vu64 c[][4]) {
     vu64 lanes;
     memcpy(&lanes, philox_lanes, sizeof lanes);
-    UNROLL for (int i = 0; i < chains; i++) {
+    UNROLL for (int i = 0; i < PHILOX_CHAINS; i++) {
         const uint64_t start = first + (paired ? i & ~1 : i) * (VEC_BYTES / 8);
         c[i][0] = (paired ? 2 * lanes + (i & 1) : lanes) + start;
         c[i][1] = (vu64){0} + (first >> 32);
@@ -71,7 +71,7 @@ INLINE void philox_words(const philox *p, int chains, int paired, int rounds, ui
         c[i][3] = p->stream[1];
     }
     UNROLL for (int round = 0; round < rounds; round++)
-        UNROLL for (int i = 0; i < chains; i++) {
+        UNROLL for (int i = 0; i < PHILOX_CHAINS; i++) {
             const vu64 a = philox_product(c[i], 0), b = philox_product(c[i], 2);
             c[i][0] = (b >> 32) ^ c[i][1] ^ p->key[round][0];
             c[i][1] = b;
@@ -80,18 +80,18 @@ INLINE void philox_words(const philox *p, int chains, int paired, int rounds, ui
         }
 }
 
-/* Word j of the counters from `first` on in w[i][j], a 32-bit lane each, n vectors of them. The last round is done
+/* Word j of the counters from `first` on in w[i][j], a 32-bit lane each. The last round is done
  * for pairs of chains, whose words 32-bit lanes then share. */
-INLINE void philox_words32(const philox *p, int n, uint64_t first, vu32 w[][4]) {
+INLINE void philox_words32(const philox *p, uint64_t first, vu32 w[][4]) {
     const vu64 *const key = p->key[PHILOX_ROUNDS - 1];
     const vu32 key_0 = vpair32(key[0], key[0]), key_1 = vpair32(key[1], key[1]);
     vu64 c[PHILOX_CHAINS][4], a[PHILOX_CHAINS], b[PHILOX_CHAINS];
-    philox_words(p, 2 * n, 1, PHILOX_ROUNDS - 1, first, c);
-    UNROLL for (int i = 0; i < 2 * n; i++) {
+    philox_words(p, 1, PHILOX_ROUNDS - 1, first, c);
+    UNROLL for (int i = 0; i < PHILOX_CHAINS; i++) {
         a[i] = philox_product(c[i], 0);
         b[i] = philox_product(c[i], 2);
     }
-    UNROLL for (int i = 0; i < n; i++) {
+    UNROLL for (int i = 0; i < PHILOX_CHAINS / 2; i++) {
         const int even = 2 * i, odd = 2 * i + 1;
         w[i][0] = vpair32_high(b[even], b[odd]) ^ vpair32(c[even][1], c[odd][1]) ^ key_0;
         w[i][1] = vpair32(b[even], b[odd]);
@@ -110,7 +110,7 @@ INLINE ptrdiff_t philox_place(int c, int group) {
 INLINE void philox_block(const philox *p, uint64_t first, uint32_t *out) {
     const int lanes = VEC_BYTES / 4;
     vu32 w[PHILOX_CHAINS / 2][4];
-    philox_words32(p, PHILOX_CHAINS / 2, first, w);
+    philox_words32(p, first, w);
     UNROLL for (int i = 0; i < PHILOX_CHAINS / 2; i++)
         UNROLL for (int j = 0; j < 4; j++)
             memcpy(out + philox_place(i * lanes, 64) + FNN_RNG_GROUP * j, &w[i][j], VEC_BYTES);

@@ -59,15 +59,15 @@ static const double cos_terms_f64[] = {
     -1.2337005501361697,    0.25366950790104154,    -0.02086348076317299, 0.0009192602724998466,
     -2.520202645176851e-05, 4.7102994421884283e-07, -6.284846355132747e-09};
 #endif
-/* The draws of n vectors of counters from `first` on, one per lane: 32-bit words for float32, for
+/* The draws of a block of counters from `first` on, one per lane: 32-bit words for float32, for
  * float64 two words, low one first. */
-INLINE void FN(draws)(const philox *p, int n, uint64_t first, vuint d[]) {
+INLINE void FN(draws)(const philox *p, uint64_t first, vuint d[]) {
 #if F32
-    philox_words32(p, n, first, (vu32(*)[4])d);
+    philox_words32(p, first, (vu32(*)[4])d);
 #else
     vu64 w[PHILOX_CHAINS][4];
-    philox_words(p, n, 0, PHILOX_ROUNDS, first, w);
-    UNROLL for (int i = 0; i < n; i++)
+    philox_words(p, 0, PHILOX_ROUNDS, first, w);
+    UNROLL for (int i = 0; i < RNG_VECTORS; i++)
         UNROLL for (int j = 0; j < 2; j++)
             d[2 * i + j] = (w[i][2 * j] & 0xffffffffu) | w[i][2 * j + 1] << 32;
 #endif
@@ -154,28 +154,6 @@ typedef struct {
     REAL shift, scale, low, high;
 } FN(range);
 
-/* Each lane takes its first attempt that lies in [low, high]. After 2^16 attempts, which no caller
- * with a reasonable interval will see, it takes the nearest bound. */
-static __attribute__((noinline)) void FN(truncate)(const philox *p, uint64_t first, FN(range) r,
-                                                   vec v[]) {
-    const vec low = vset1(r.low), high = vset1(r.high);
-    for (int attempt = 1;; attempt++) {
-        vec outside = {0};
-        UNROLL for (int j = 0; j < RNG_WORDS; j++)
-            outside += vsel(vand(vge(v[j], low), vge(high, v[j])), vset1(0), vset1(1));
-        if (!vany(vgt(outside, vset1(0)))) return;
-        vuint d[RNG_WORDS];
-        vec again[RNG_WORDS];
-        const philox retry = philox_attempt(*p, attempt);
-        FN(draws)(&retry, 1, first, d);
-        FN(normals)(RNG_WORDS / 2, d, again);
-        UNROLL for (int j = 0; j < RNG_WORDS; j++) {
-            if (attempt == PHILOX_MAX_ATTEMPTS) again[j] = vsel(vgt(v[j], high), high, low);
-            v[j] = vsel(vand(vge(v[j], low), vge(high, v[j])), v[j], again[j]);
-        }
-    }
-}
-
 /* Where vector j of the draws of a block has its elements. */
 INLINE REAL *FN(at)(REAL *out, ptrdiff_t j) {
     return out + philox_place((int)(j / RNG_WORDS * VL), RNG_GROUP) + FNN_RNG_GROUP * (j % RNG_WORDS);
@@ -184,7 +162,7 @@ INLINE REAL *FN(at)(REAL *out, ptrdiff_t j) {
 /* One block, shift + scale * value, at out. */
 INLINE void FN(unit_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
     vuint d[RNG_BLOCK / VL];
-    FN(draws)(p, RNG_VECTORS, first, d);
+    FN(draws)(p, first, d);
     UNROLL for (int j = 0; j < RNG_BLOCK / (int)VL; j++)
         vstore(FN(at)(out, j), vset1(r.shift) + FN(unit)(d[j]) * vset1(r.scale));
 }
@@ -192,7 +170,7 @@ INLINE void FN(unit_block)(const philox *p, uint64_t first, FN(range) r, REAL *o
 /* Once for both fills that begin with a normal. */
 static __attribute__((noinline)) void FN(normal_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
     vuint d[RNG_BLOCK / VL];
-    FN(draws)(p, RNG_VECTORS, first, d);
+    FN(draws)(p, first, d);
     for (int j = 0; j < RNG_BLOCK / (int)VL; j += 2 * RNG_PAIRS) {
         vec v[2 * RNG_PAIRS];
         FN(normals)(RNG_PAIRS, d + j, v);
@@ -201,16 +179,32 @@ static __attribute__((noinline)) void FN(normal_block)(const philox *p, uint64_t
     }
 }
 
+INLINE vmask FN(inside)(vec v, FN(range) r) { return vand(vge(v, vset1(r.low)), vge(vset1(r.high), v)); }
+
+INLINE int FN(all_inside)(const REAL *v, FN(range) r) {
+    vec outside = {0};
+    ROLLED for (int i = 0; i < RNG_BLOCK; i += (int)VL)
+        outside += vsel(FN(inside)(vload(v + i), r), vset1(0), vset1(1));
+    return !vany(vgt(outside, vset1(0)));
+}
+
+/* Each lane takes its first attempt that lies in [low, high]. After 2^16 attempts, which no caller
+ * with a reasonable interval will see, it takes the nearest bound. */
 static void FN(truncated_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
-    FN(normal_block)(p, first, (FN(range)){0, 1, 0, 0}, out);
-    for (int i = 0; i < RNG_VECTORS; i++) {
-        vec v[RNG_WORDS];
-        REAL *const at = out + philox_place(i * (int)VL, RNG_GROUP);
-        UNROLL for (int j = 0; j < RNG_WORDS; j++) v[j] = vload(at + FNN_RNG_GROUP * j);
-        FN(truncate)(p, first + i * VL, r, v);
-        UNROLL for (int j = 0; j < RNG_WORDS; j++)
-            vstore(at + FNN_RNG_GROUP * j, vset1(r.shift) + v[j] * vset1(r.scale));
+    const FN(range) standard = {0, 1, 0, 0};
+    REAL again[RNG_BLOCK];
+    FN(normal_block)(p, first, standard, out);
+    for (int attempt = 1; !FN(all_inside)(out, r); attempt++) {
+        const philox retry = philox_attempt(*p, attempt);
+        FN(normal_block)(&retry, first, standard, again);
+        ROLLED for (int i = 0; i < RNG_BLOCK; i += (int)VL) {
+            const vec v = vload(out + i), bound = vsel(vgt(v, vset1(r.high)), vset1(r.high), vset1(r.low));
+            const vec next = attempt == PHILOX_MAX_ATTEMPTS ? bound : vload(again + i);
+            vstore(out + i, vsel(FN(inside)(v, r), v, next));
+        }
     }
+    ROLLED for (int i = 0; i < RNG_BLOCK; i += (int)VL)
+        vstore(out + i, vset1(r.shift) + vload(out + i) * vset1(r.scale));
 }
 
 /* Plain stores: beyond the last-level cache, non-temporal ones took 1.2 to 1.8 times as long. */
@@ -259,10 +253,10 @@ static void FN(bits)(const fnn_stream *s, ptrdiff_t n, uint32_t *out) {
 INLINE void FN(words24)(const philox *p, uint64_t first, vec v[][4]) {
 #if F32
     vu32 w[RNG_VECTORS][4];
-    philox_words32(p, RNG_VECTORS, first, w);
+    philox_words32(p, first, w);
 #else
     vu64 w[RNG_VECTORS][4];
-    philox_words(p, RNG_VECTORS, 0, PHILOX_ROUNDS, first, w);
+    philox_words(p, 0, PHILOX_ROUNDS, first, w);
 #endif
     UNROLL for (int i = 0; i < RNG_VECTORS; i++)
         UNROLL for (int j = 0; j < 4; j++)

@@ -38,8 +38,10 @@ typedef uint64_t vu64 __attribute__((vector_size(VEC_BYTES)));
 #define PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define UNROLL PRAGMA(clang loop unroll(full))
+#define ROLLED PRAGMA(clang loop unroll(disable))
 #else
 #define UNROLL PRAGMA(GCC unroll 32)
+#define ROLLED PRAGMA(GCC unroll 1)
 #endif
 
 /* The unsuffixed operations, for one dtype. T: element, V: vector, I: integer vector, U: unsigned. */

@@ -71,9 +71,10 @@ INLINE vec FN(act_grad_vec)(fnn_act f, vec slope, vec s, vec gy) {
 /* Which of the three functions above a loop applies; a constant, as f is. Outputs of STREAM_BYTES
  * and more would leave the last-level cache before anyone reads them: streamed past it, they spare
  * the reading of the lines that they overwrite (1.3 times the speed of plain stores from 16 MiB
- * on). */
+ * on). What comes STREAM_AHEAD bytes later is fetched then, also beyond the page, where the hardware stops. */
 #ifndef STREAM_BYTES
 #define STREAM_BYTES (16 << 20)
+#define STREAM_AHEAD 2048
 enum { ACT_VALUE, ACT_DERIVATIVE, ACT_GRAD };
 #endif
 
@@ -101,7 +102,11 @@ INLINE void FN(act_loop)(int what, fnn_act f, double slope, ptrdiff_t n, const R
         UNROLL for (int u = 0; u < BLOCK; u++)
             v[u] = FN(act_one)(what, f, a, vload(x + i + u * VL), vload(gy + i + u * VL));
         if (stream)
-            UNROLL for (int u = 0; u < BLOCK; u++) vstream(y + i + u * VL, v[u]);
+            UNROLL for (int u = 0; u < BLOCK; u++) {
+                vstream(y + i + u * VL, v[u]);
+                __builtin_prefetch((const char *)(x + i + u * VL) + STREAM_AHEAD, 0, 2);
+                if (what == ACT_GRAD) __builtin_prefetch((const char *)(gy + i + u * VL) + STREAM_AHEAD, 0, 2);
+            }
         else
             UNROLL for (int u = 0; u < BLOCK; u++) vstore(y + i + u * VL, v[u]);
     }

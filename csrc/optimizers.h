@@ -7,6 +7,13 @@
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
+/* Of arrays of UPDATE_FAR bytes and more, which lie in memory, what comes UPDATE_AHEAD bytes later is fetched, also
+ * beyond the page, where the hardware stops. */
+#define UPDATE_AHEAD 512
+#define UPDATE_FAR (8 << 20)
+#define UPDATE_FETCH(p) __builtin_prefetch((const char *)((p) + i) + UPDATE_AHEAD)
+INLINE int FN(update_far)(ptrdiff_t n) { return n >= (ptrdiff_t)(UPDATE_FAR / sizeof(REAL)); }
+
 INLINE void FN(sgd_step)(int kind, int first, ptrdiff_t left, REAL *w, const REAL *g, REAL *v,
                          vec lr, vec momentum, vec weight_decay) {
     const vec old = FN(row_load)(w, left);
@@ -25,6 +32,12 @@ INLINE void FN(sgd_loop)(int kind, int first, ptrdiff_t n, REAL *w, const REAL *
                          double lr, double momentum, double weight_decay) {
     const vec l = vset1((REAL)lr), mu = vset1((REAL)momentum), decay = vset1((REAL)weight_decay);
     ptrdiff_t i = 0;
+    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
+        UPDATE_FETCH(w);
+        UPDATE_FETCH(g);
+        if (kind != FN(SGD_PLAIN)) UPDATE_FETCH(v);
+        FN(sgd_step)(kind, first, VL, w + i, g + i, v + i, l, mu, decay);
+    }
     for (; n - i >= VL; i += VL) FN(sgd_step)(kind, first, VL, w + i, g + i, v + i, l, mu, decay);
     if (i < n) FN(sgd_step)(kind, first, n - i, w + i, g + i, v + i, l, mu, decay);
 }
@@ -67,6 +80,13 @@ INLINE void FN(adam_step)(int decays, const FN(adam_constants) *c, ptrdiff_t lef
 INLINE void FN(adam_loop)(int decays, const FN(adam_constants) *c, ptrdiff_t n, REAL *w, const REAL *g,
                           REAL *m, REAL *s) {
     ptrdiff_t i = 0;
+    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
+        UPDATE_FETCH(w);
+        UPDATE_FETCH(g);
+        UPDATE_FETCH(m);
+        UPDATE_FETCH(s);
+        FN(adam_step)(decays, c, VL, w + i, g + i, m + i, s + i);
+    }
     for (; n - i >= VL; i += VL) FN(adam_step)(decays, c, VL, w + i, g + i, m + i, s + i);
     if (i < n) FN(adam_step)(decays, c, n - i, w + i, g + i, m + i, s + i);
 }
@@ -114,6 +134,13 @@ INLINE void FN(rmsprop_step)(int momentum, const FN(rmsprop_constants) *c, ptrdi
 INLINE void FN(rmsprop_loop)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t n, REAL *w,
                              const REAL *g, REAL *s, REAL *v) {
     ptrdiff_t i = 0;
+    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
+        UPDATE_FETCH(w);
+        UPDATE_FETCH(g);
+        UPDATE_FETCH(s);
+        if (momentum) UPDATE_FETCH(v);
+        FN(rmsprop_step)(momentum, c, VL, w + i, g + i, s + i, v + i);
+    }
     for (; n - i >= VL; i += VL) FN(rmsprop_step)(momentum, c, VL, w + i, g + i, s + i, v + i);
     if (i < n) FN(rmsprop_step)(momentum, c, n - i, w + i, g + i, s + i, v + i);
 }

@@ -18,6 +18,7 @@ import numpy as np
 from ._checks import as_bool, as_float, as_int
 from ._core.arrays import as_real
 from ._core.updates import Update
+from ._memory import flat_zeros
 
 if TYPE_CHECKING:
     from .sequential import Sequential
@@ -95,7 +96,8 @@ class Optimizer:
         if not hasattr(model, "_claim"):
             raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
         parameters, gradients = model._parameters, model._gradients
-        state = [np.zeros_like(parameters) for _ in self.state_names()]
+        size, dtype = parameters.size, parameters.dtype
+        state = [flat_zeros(size, dtype, 2 + i) for i in range(len(self.state_names()))]
         update = Update(self.kind, parameters, gradients, state, lr=0.0, **self.hyper)
         if self._loaded is not None:
             self._fill(update, self._loaded)

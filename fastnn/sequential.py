@@ -20,6 +20,7 @@ from ._checks import as_bool, as_float, as_int
 from ._core.arrays import as_array, as_real
 from ._core.plan import Plan
 from ._initialization import repeatable
+from ._memory import LINE, flat_zeros
 from ._rng import rewinding, stream_seed
 from .callbacks import History
 from .layers import Activation, Dropout, Layer, Linear
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 __all__ = ["Sequential"]
-
-
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 class Sequential:
@@ -97,12 +95,12 @@ class Sequential:
         self.dtype = linears[0][1].dtype if linears else np.dtype(np.float32)
         self.n_in = linears[0][1].in_features if linears else None
         self.n_out = linears[-1][1].out_features if linears else None
-        step = _ALIGNMENT // self.dtype.itemsize
+        step = LINE // self.dtype.itemsize
         offsets, size = {}, 0
         for i, layer in linears:
             offsets[i] = size
             size += -(-layer.size // step) * step
-        self._parameters = _aligned_zeros(size, self.dtype)
+        self._parameters = flat_zeros(size, self.dtype, 0)
         self._gradient_memory: Array | None = None  # a model that only predicts needs none
         self._parts = [(layer, slice(offsets[i], offsets[i] + layer.size)) for i, layer in linears]
         for layer, part in self._parts:
@@ -123,7 +121,7 @@ class Sequential:
     def _gradients(self) -> Array:
         """The flat buffer of all gradients, made when first asked for."""
         if self._gradient_memory is None:
-            memory = _aligned_zeros(self._parameters.size, self.dtype)
+            memory = flat_zeros(self._parameters.size, self.dtype, 1)
             for layer, part in self._parts:
                 layer._gradients = memory[part]
             if self._plan is not None:
@@ -458,9 +456,3 @@ def _operations(layers: tuple[Layer, ...], offsets: dict[int, int]) -> list[tupl
         sizes = layer.in_features, layer.out_features
         operations.append(("linear", *sizes, offsets[i], bias, name, slope))
     return operations
-
-
-def _aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
-    memory = np.zeros(size * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size * dtype.itemsize].view(dtype)

@@ -152,6 +152,15 @@ def test_steps_do_not_depend_on_the_number_of_threads(optimizer, isa, dtype, set
     assert same_bits(results[0], results[2])
 
 
+@pytest.mark.parametrize("size", [3, 40, 700])
+def test_buffers_begin_at_cache_lines_each_elsewhere_in_a_page(size, dtype):
+    model = fastnn.Sequential(fastnn.Linear(size, size, dtype=dtype), rng=0)
+    state = fastnn.Adam().bind(model).state
+    places = [b.ctypes.data % 4096 for b in (model._parameters, model._gradients, *state)]
+    assert all(place % 64 == 0 for place in places)
+    assert min(abs(p - q) for i, p in enumerate(places) for q in places[:i]) >= 512
+
+
 def test_lr_may_be_a_function_of_the_step_and_may_be_set():
     model = network()
     seen = []

@@ -7,11 +7,17 @@
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
+/* Vectors that take the steps of an update side by side, so that their roots and divisions do not wait for one
+ * another: few more fit into the window in which a CPU looks for work. */
+#define UPDATE_SIDE 4
+#define EACH_SIDE UNROLL for (int h = 0; h < side; h++)
+
 /* Of arrays of UPDATE_FAR bytes and more, which lie in memory, what comes UPDATE_AHEAD bytes later is fetched, also
  * beyond the page, where the hardware stops. */
 #define UPDATE_AHEAD 512
 #define UPDATE_FAR (8 << 20)
-#define UPDATE_FETCH(p) __builtin_prefetch((const char *)((p) + i) + UPDATE_AHEAD)
+#define UPDATE_FETCH(p) UNROLL for (int h = 0; h < UPDATE_SIDE; h++) \
+    __builtin_prefetch((const char *)((p) + i + h * VL) + UPDATE_AHEAD)
 INLINE int FN(update_far)(ptrdiff_t n) { return n >= (ptrdiff_t)(UPDATE_FAR / sizeof(REAL)); }
 
 INLINE void FN(sgd_step)(int kind, int first, ptrdiff_t left, REAL *w, const REAL *g, REAL *v,
@@ -32,12 +38,6 @@ INLINE void FN(sgd_loop)(int kind, int first, ptrdiff_t n, REAL *w, const REAL *
                          double lr, double momentum, double weight_decay) {
     const vec l = vset1((REAL)lr), mu = vset1((REAL)momentum), decay = vset1((REAL)weight_decay);
     ptrdiff_t i = 0;
-    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
-        UPDATE_FETCH(w);
-        UPDATE_FETCH(g);
-        if (kind != FN(SGD_PLAIN)) UPDATE_FETCH(v);
-        FN(sgd_step)(kind, first, VL, w + i, g + i, v + i, l, mu, decay);
-    }
     for (; n - i >= VL; i += VL) FN(sgd_step)(kind, first, VL, w + i, g + i, v + i, l, mu, decay);
     if (i < n) FN(sgd_step)(kind, first, n - i, w + i, g + i, v + i, l, mu, decay);
 }
@@ -64,31 +64,43 @@ typedef struct {
     vec beta1, rest1, beta2, rest2, step, root, eps, coupled, decoupled;
 } FN(adam_constants);
 
-INLINE void FN(adam_step)(int decays, const FN(adam_constants) *c, ptrdiff_t left, REAL *w, const REAL *g,
-                          REAL *m, REAL *s) {
-    vec old = FN(row_load)(w, left), gv = FN(row_load)(g, left);
-    if (decays) gv = vfma(c->coupled, old, gv);
-    const vec mv = vfma(c->beta1, FN(row_load)(m, left), c->rest1 * gv);
-    const vec sv = vfma(c->beta2, FN(row_load)(s, left), c->rest2 * (gv * gv));
-    const vec update = vdiv(c->step * mv, vfma(vsqrt(sv), c->root, c->eps));
-    FN(row_store)(m, left, mv);
-    FN(row_store)(s, left, sv);
-    if (decays) old = vfma(c->decoupled, old, old);
-    FN(row_store)(w, left, old - update);
+INLINE void FN(adam_step)(int decays, const int side, const FN(adam_constants) *c, ptrdiff_t left, REAL *w,
+                          const REAL *g, REAL *m, REAL *s) {
+    vec old[UPDATE_SIDE], mv[UPDATE_SIDE], sv[UPDATE_SIDE], root[UPDATE_SIDE];
+    EACH_SIDE {
+        old[h] = FN(row_load)(w + h * VL, left);
+        vec gv = FN(row_load)(g + h * VL, left);
+        if (decays) gv = vfma(c->coupled, old[h], gv);
+        sv[h] = vfma(c->beta2, FN(row_load)(s + h * VL, left), c->rest2 * (gv * gv));
+        mv[h] = vfma(c->beta1, FN(row_load)(m + h * VL, left), c->rest1 * gv);
+    }
+    EACH_SIDE root[h] = vsqrt(sv[h]);
+    EACH_SIDE FN(row_store)(m + h * VL, left, mv[h]);
+    EACH_SIDE FN(row_store)(s + h * VL, left, sv[h]);
+    EACH_SIDE mv[h] = c->step * mv[h];
+    EACH_SIDE root[h] = vfma(root[h], c->root, c->eps);
+    EACH_SIDE {
+        const vec update = vdiv(mv[h], root[h]);
+        if (decays) old[h] = vfma(c->decoupled, old[h], old[h]);
+        FN(row_store)(w + h * VL, left, old[h] - update);
+    }
 }
 
 INLINE void FN(adam_loop)(int decays, const FN(adam_constants) *c, ptrdiff_t n, REAL *w, const REAL *g,
                           REAL *m, REAL *s) {
+    const int far = FN(update_far)(n);
     ptrdiff_t i = 0;
-    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
-        UPDATE_FETCH(w);
-        UPDATE_FETCH(g);
-        UPDATE_FETCH(m);
-        UPDATE_FETCH(s);
-        FN(adam_step)(decays, c, VL, w + i, g + i, m + i, s + i);
+    for (; n - i >= UPDATE_SIDE * VL; i += UPDATE_SIDE * VL) {
+        if (far) {
+            UPDATE_FETCH(w);
+            UPDATE_FETCH(g);
+            UPDATE_FETCH(m);
+            UPDATE_FETCH(s);
+        }
+        FN(adam_step)(decays, UPDATE_SIDE, c, VL, w + i, g + i, m + i, s + i);
     }
-    for (; n - i >= VL; i += VL) FN(adam_step)(decays, c, VL, w + i, g + i, m + i, s + i);
-    if (i < n) FN(adam_step)(decays, c, n - i, w + i, g + i, m + i, s + i);
+    for (; n - i >= VL; i += VL) FN(adam_step)(decays, 1, c, VL, w + i, g + i, m + i, s + i);
+    if (i < n) FN(adam_step)(decays, 1, c, n - i, w + i, g + i, m + i, s + i);
 }
 
 static void FN(adam)(ptrdiff_t n, void *w, const void *g, void *m, void *s, double lr, double beta1,
@@ -117,32 +129,41 @@ typedef struct {
     vec lr, alpha, rest, eps, momentum, weight_decay;
 } FN(rmsprop_constants);
 
-INLINE void FN(rmsprop_step)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t left, REAL *w,
-                             const REAL *g, REAL *s, REAL *v) {
-    const vec old = FN(row_load)(w, left);
-    const vec gv = vfma(c->weight_decay, old, FN(row_load)(g, left));
-    const vec sv = vfma(c->alpha, FN(row_load)(s, left), c->rest * (gv * gv));
-    vec update = vdiv(gv, vsqrt(sv) + c->eps);
-    FN(row_store)(s, left, sv);
-    if (momentum) {
-        update = vfma(c->momentum, FN(row_load)(v, left), update);
-        FN(row_store)(v, left, update);
+INLINE void FN(rmsprop_step)(int momentum, const int side, const FN(rmsprop_constants) *c, ptrdiff_t left,
+                             REAL *w, const REAL *g, REAL *s, REAL *v) {
+    vec old[UPDATE_SIDE], gv[UPDATE_SIDE], root[UPDATE_SIDE];
+    EACH_SIDE {
+        old[h] = FN(row_load)(w + h * VL, left);
+        gv[h] = vfma(c->weight_decay, old[h], FN(row_load)(g + h * VL, left));
+        root[h] = vfma(c->alpha, FN(row_load)(s + h * VL, left), c->rest * (gv[h] * gv[h]));
+        FN(row_store)(s + h * VL, left, root[h]);
     }
-    FN(row_store)(w, left, vfma(-c->lr, update, old));
+    EACH_SIDE root[h] = vsqrt(root[h]);
+    EACH_SIDE {
+        vec update = vdiv(gv[h], root[h] + c->eps);
+        if (momentum) {
+            update = vfma(c->momentum, FN(row_load)(v + h * VL, left), update);
+            FN(row_store)(v + h * VL, left, update);
+        }
+        FN(row_store)(w + h * VL, left, vfma(-c->lr, update, old[h]));
+    }
 }
 
 INLINE void FN(rmsprop_loop)(int momentum, const FN(rmsprop_constants) *c, ptrdiff_t n, REAL *w,
                              const REAL *g, REAL *s, REAL *v) {
+    const int far = FN(update_far)(n);
     ptrdiff_t i = 0;
-    for (; FN(update_far)(n) && n - i >= VL; i += VL) {
-        UPDATE_FETCH(w);
-        UPDATE_FETCH(g);
-        UPDATE_FETCH(s);
-        if (momentum) UPDATE_FETCH(v);
-        FN(rmsprop_step)(momentum, c, VL, w + i, g + i, s + i, v + i);
+    for (; n - i >= UPDATE_SIDE * VL; i += UPDATE_SIDE * VL) {
+        if (far) {
+            UPDATE_FETCH(w);
+            UPDATE_FETCH(g);
+            UPDATE_FETCH(s);
+            if (momentum) UPDATE_FETCH(v);
+        }
+        FN(rmsprop_step)(momentum, UPDATE_SIDE, c, VL, w + i, g + i, s + i, v + i);
     }
-    for (; n - i >= VL; i += VL) FN(rmsprop_step)(momentum, c, VL, w + i, g + i, s + i, v + i);
-    if (i < n) FN(rmsprop_step)(momentum, c, n - i, w + i, g + i, s + i, v + i);
+    for (; n - i >= VL; i += VL) FN(rmsprop_step)(momentum, 1, c, VL, w + i, g + i, s + i, v + i);
+    if (i < n) FN(rmsprop_step)(momentum, 1, c, n - i, w + i, g + i, s + i, v + i);
 }
 
 static void FN(rmsprop)(ptrdiff_t n, void *w, const void *g, void *s, void *v, double lr,

@@ -8,8 +8,9 @@
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
 /* Vectors that take the steps of an update side by side, so that their roots and divisions do not wait for one
- * another: few more fit into the window in which a CPU looks for work. */
-#define UPDATE_SIDE 4
+ * another, where that is quicker: few more fit into the window in which a CPU looks for work. */
+#undef UPDATE_SIDE
+#define UPDATE_SIDE (F32 && VEC_BYTES == 64 ? 4 : 1)
 #define EACH_SIDE UNROLL for (int h = 0; h < side; h++)
 
 /* Of arrays of UPDATE_FAR bytes and more, which lie in memory, what comes UPDATE_AHEAD bytes later is fetched, also
@@ -99,7 +100,7 @@ INLINE void FN(adam_loop)(int decays, const FN(adam_constants) *c, ptrdiff_t n, 
         }
         FN(adam_step)(decays, UPDATE_SIDE, c, VL, w + i, g + i, m + i, s + i);
     }
-    for (; n - i >= VL; i += VL) FN(adam_step)(decays, 1, c, VL, w + i, g + i, m + i, s + i);
+    for (; UPDATE_SIDE > 1 && n - i >= VL; i += VL) FN(adam_step)(decays, 1, c, VL, w + i, g + i, m + i, s + i);
     if (i < n) FN(adam_step)(decays, 1, c, n - i, w + i, g + i, m + i, s + i);
 }
 
@@ -162,7 +163,7 @@ INLINE void FN(rmsprop_loop)(int momentum, const FN(rmsprop_constants) *c, ptrdi
         }
         FN(rmsprop_step)(momentum, UPDATE_SIDE, c, VL, w + i, g + i, s + i, v + i);
     }
-    for (; n - i >= VL; i += VL) FN(rmsprop_step)(momentum, 1, c, VL, w + i, g + i, s + i, v + i);
+    for (; UPDATE_SIDE > 1 && n - i >= VL; i += VL) FN(rmsprop_step)(momentum, 1, c, VL, w + i, g + i, s + i, v + i);
     if (i < n) FN(rmsprop_step)(momentum, 1, c, n - i, w + i, g + i, s + i, v + i);
 }
 

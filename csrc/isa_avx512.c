@@ -77,7 +77,7 @@ INLINE_ISA __m512d vsel_f64(__mmask8 m, __m512d a, __m512d b) { return _mm512_ma
 #define HAVE_REAL64
 
 #define HAVE_SWAP
-#define ISA_SWAP(V, M, BITS, KIND, S)                                                           \
+#define ISA_SWAP(V, M, BITS, KIND, S)                                                              \
     INLINE_ISA void vswap_if_##S(isa_u##BITS u, uint##BITS##_t bit, V *a, V *b) {                  \
         const M m = _mm512_test_epi##BITS##_mask((__m512i)u, _mm512_set1_epi##BITS(bit));          \
         const V first = *a;                                                                        \

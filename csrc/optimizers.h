@@ -1,22 +1,21 @@
 /* optimizers.h: one update of n parameters w from their gradients g, elementwise, in one pass over
  * memory; the formulas are in fastnn.h. What is the same for all parameters is worked out in
- * float64 before the loop, and each step function serves whole vectors (`left` the constant VL) and
- * the last, masked one. Where gradients have become 0 the state shrinks until it is subnormal, and would stay
+ * float64 before the loop, and each step function serves whole vectors (`left` the constant VL), of Adam and RMSprop
+ * `side` of them, and the last, masked one. Where gradients have become 0 the state shrinks until it is subnormal, and would stay
  * so: there it counts as 0. A weight decay of 0 costs SGD and RMSprop a fused multiply-add that memory
  * hides; Adam, which has the units for arithmetic busy, does without. */
 
 enum { FN(SGD_PLAIN), FN(SGD_MOMENTUM), FN(SGD_NESTEROV) };
 
-/* Vectors that take the steps of an update side by side, so that their roots and divisions do not wait for one
- * another, where that is quicker: few more fit into the window in which a CPU looks for work. */
-#undef UPDATE_SIDE
+/* Vectors that take the steps of an update side by side: one after another, so much waits for a root and a division
+ * that the window in which a CPU looks for work is full. With other vectors and in float64 it was not quicker. */
 #define UPDATE_SIDE (F32 && VEC_BYTES == 64 ? 4 : 1)
 #define EACH_SIDE UNROLL for (int h = 0; h < side; h++)
 
-/* Of arrays of UPDATE_FAR bytes and more, which lie in memory, what comes UPDATE_AHEAD bytes later is fetched, also
- * beyond the page, where the hardware stops. */
+/* Where a call is for UPDATE_FAR bytes of each array or more, which lie in memory, what comes UPDATE_AHEAD bytes later
+ * is fetched, also beyond the page, where the hardware stops. */
 #define UPDATE_AHEAD 512
-#define UPDATE_FAR (8 << 20)
+#define UPDATE_FAR (4 << 20)
 #define UPDATE_FETCH(p) UNROLL for (int h = 0; h < UPDATE_SIDE; h++) \
     __builtin_prefetch((const char *)((p) + i + h * VL) + UPDATE_AHEAD)
 INLINE int FN(update_far)(ptrdiff_t n) { return n >= (ptrdiff_t)(UPDATE_FAR / sizeof(REAL)); }

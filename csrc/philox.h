@@ -50,7 +50,7 @@ INLINE ptrdiff_t philox_run(uint64_t first) {
     return left < PHILOX_BLOCK ? (ptrdiff_t)left : PHILOX_BLOCK;
 }
 
-/* Of word 0 or 2. */
+/* A round's product of word 0 or 2. */
 INLINE vu64 philox_product(const vu64 c[4], int word) {
     return vmul32(c[word], (vu64){0} + (word ? 0xCD9E8D57u : 0xD2511F53u));
 }

@@ -104,6 +104,7 @@ INLINE void FN(act_loop)(int what, fnn_act f, double slope, ptrdiff_t n, const R
         if (stream)
             UNROLL for (int u = 0; u < BLOCK; u++) {
                 vstream(y + i + u * VL, v[u]);
+                if (u * VEC_BYTES % 64) continue;
                 __builtin_prefetch((const char *)(x + i + u * VL) + STREAM_AHEAD, 0, 2);
                 if (what == ACT_GRAD) __builtin_prefetch((const char *)(gy + i + u * VL) + STREAM_AHEAD, 0, 2);
             }

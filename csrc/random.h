@@ -59,6 +59,7 @@ static const double cos_terms_f64[] = {
     -1.2337005501361697,    0.25366950790104154,    -0.02086348076317299, 0.0009192602724998466,
     -2.520202645176851e-05, 4.7102994421884283e-07, -6.284846355132747e-09};
 #endif
+
 /* The draws of a block of counters from `first` on, one per lane: 32-bit words for float32, for
  * float64 two words, low one first. */
 INLINE void FN(draws)(const philox *p, uint64_t first, vuint d[]) {
@@ -76,7 +77,7 @@ INLINE void FN(draws)(const philox *p, uint64_t first, vuint d[]) {
 /* u in [0, 1) from the upper 24 or 53 bits of a draw, exact. */
 INLINE vec FN(unit)(vuint d) {
 #if F32
-    return __builtin_convertvector((vint)(d >> 8), vec) * 0x1p-24f;
+    return vreal((vint)(d >> 8)) * 0x1p-24f;
 #else
     /* 2^20 + (upper word) 2^-32 and 1/2 + (the 21 bits below it) 2^-53, each a mantissa */
     const vec high = (vec)(d >> 32 | (vuint)vset1(0x1p20));
@@ -85,12 +86,12 @@ INLINE vec FN(unit)(vuint d) {
 #endif
 }
 
-/* What follows is done for `pairs` pairs of draws step by step, so that one's divisions, roots and sums do not wait
- * for one another. */
-#define EACH_PAIR UNROLL for (int h = 0; h < pairs; h++)
+/* What follows is done for several pairs of draws step by step: one after another, so much waits for a division and
+ * a root that the window in which a CPU looks for work is full. */
+#define EACH_PAIR UNROLL for (int h = 0; h < RNG_PAIRS; h++)
 
-#define RNG_POLYNOMIAL(z, terms, sum) FN(unfused)(pairs, z, FN(terms), sizeof FN(terms) / sizeof(REAL), sum)
-INLINE void FN(unfused)(const int pairs, const vec z[], const REAL *terms, int n, vec sum[]) {
+#define RNG_POLYNOMIAL(z, terms, sum) FN(unfused)(z, FN(terms), sizeof FN(terms) / sizeof(REAL), sum)
+INLINE void FN(unfused)(const vec z[], const REAL *terms, int n, vec sum[]) {
     EACH_PAIR sum[h] = vset1(terms[n - 1]);
     UNROLL for (int i = n - 2; i >= 0; i--) {
         EACH_PAIR sum[h] = sum[h] * z[h];
@@ -99,7 +100,7 @@ INLINE void FN(unfused)(const int pairs, const vec z[], const REAL *terms, int n
 }
 
 /* k and s = (m - 1) / (m + 1) of d_even + 1/2 = 2^(k + B) m with sqrt 1/2 <= m < sqrt 2. */
-INLINE void FN(log_parts)(const int pairs, const vuint d[], vec k[], vec s[]) {
+INLINE void FN(log_parts)(const vuint d[], vec k[], vec s[]) {
     const vuint root_half = (vuint)vset1((REAL)0.70710678118654752440);
     const REAL one = RNG_POWER(RNG_MANTISSA);
     vuint shifted[RNG_PAIRS];
@@ -112,7 +113,7 @@ INLINE void FN(log_parts)(const int pairs, const vuint d[], vec k[], vec s[]) {
 }
 
 /* r = sqrt(-2 ln u), the logarithm as k (-2 ln 2) - 2 ln m. */
-INLINE void FN(radius)(const int pairs, const vec k[], const vec s[], vec r[]) {
+INLINE void FN(radius)(const vec k[], const vec s[], vec r[]) {
     vec z[RNG_PAIRS];
     EACH_PAIR z[h] = s[h] * s[h];
     RNG_POLYNOMIAL(z, log_terms, r);
@@ -121,7 +122,7 @@ INLINE void FN(radius)(const int pairs, const vec k[], const vec s[], vec r[]) {
 }
 
 /* cos and sin of 2 pi d_odd 2^-B: to the nearest quarter turn, then t in [-1/2, 1/2] quarter turns. */
-INLINE void FN(cos_sin)(const int pairs, const vuint d[], vec c[], vec s[]) {
+INLINE void FN(cos_sin)(const vuint d[], vec c[], vec s[]) {
     const UINT turn_8 = (UINT)1 << (RNG_BITS - 3);
     vec t[RNG_PAIRS], z[RNG_PAIRS];
     EACH_PAIR t[h] = vreal((vint)(d[2 * h + 1] << 2)) * (1 / RNG_POWER(RNG_BITS - 1) / 2);
@@ -138,12 +139,12 @@ INLINE void FN(cos_sin)(const int pairs, const vuint d[], vec c[], vec s[]) {
     }
 }
 
-/* 2 * pairs vectors of normals from as many of draws; the angles while divisions are under way. */
-INLINE void FN(normals)(const int pairs, const vuint d[], vec v[]) {
+/* 2 * RNG_PAIRS vectors of normals from as many of draws; the angles while divisions are under way. */
+INLINE void FN(normals)(const vuint d[], vec v[]) {
     vec k[RNG_PAIRS], m[RNG_PAIRS], r[RNG_PAIRS], c[RNG_PAIRS], s[RNG_PAIRS];
-    FN(log_parts)(pairs, d, k, m);
-    FN(cos_sin)(pairs, d, c, s);
-    FN(radius)(pairs, k, m, r);
+    FN(log_parts)(d, k, m);
+    FN(cos_sin)(d, c, s);
+    FN(radius)(k, m, r);
     EACH_PAIR {
         v[2 * h] = r[h] * c[h];
         v[2 * h + 1] = r[h] * s[h];
@@ -170,10 +171,11 @@ INLINE void FN(unit_block)(const philox *p, uint64_t first, FN(range) r, REAL *o
 /* Once for both fills that begin with a normal. */
 static __attribute__((noinline)) void FN(normal_block)(const philox *p, uint64_t first, FN(range) r, REAL *out) {
     vuint d[RNG_BLOCK / VL];
+    _Static_assert(RNG_BLOCK % (2 * RNG_PAIRS * VEC_BYTES / sizeof(REAL)) == 0, "whole groups of pairs");
     FN(draws)(p, first, d);
     for (int j = 0; j < RNG_BLOCK / (int)VL; j += 2 * RNG_PAIRS) {
         vec v[2 * RNG_PAIRS];
-        FN(normals)(RNG_PAIRS, d + j, v);
+        FN(normals)(d + j, v);
         UNROLL for (int h = 0; h < 2 * RNG_PAIRS; h++)
             vstore(FN(at)(out, j + h), vset1(r.shift) + v[h] * vset1(r.scale));
     }
@@ -261,7 +263,7 @@ INLINE void FN(words24)(const philox *p, uint64_t first, vec v[][4]) {
     UNROLL for (int i = 0; i < RNG_VECTORS; i++)
         UNROLL for (int j = 0; j < 4; j++)
 #if F32
-            v[i][j] = __builtin_convertvector((vint)(w[i][j] >> 8), vec);
+            v[i][j] = vreal((vint)(w[i][j] >> 8));
 #else
             v[i][j] = (vec)((w[i][j] >> 8 & 0xffffff) | (vuint)vset1(0x1p52)) - 0x1p52;
 #endif

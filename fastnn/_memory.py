@@ -1,4 +1,4 @@
-"""The flat buffers of a model and its optimizer."""
+"""The flat buffers of layers, models and optimizers."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def flat_zeros(size: int, dtype: np.dtype[Any], place: int) -> NDArray[Any]:
     """
     memory = np.zeros(size * dtype.itemsize + _PAGE, np.uint8)
     start = (place * _APART - memory.ctypes.data) % _PAGE
-    return memory[start : start + size * dtype.itemsize].view(dtype)
+    return memory[start : start + size * dtype.itemsize].view(dtype.type)

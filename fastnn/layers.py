@@ -22,6 +22,7 @@ from ._core.linear import linear, linear_backward
 from ._core.pointwise import act, act_grad, softmax, softmax_grad
 from ._core.random import dropout
 from ._initialization import Initialization, Recorded, auto, repeatable
+from ._memory import flat_zeros
 from ._rng import check_rng, rewinding, stream_seed
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ class Linear(Layer):
         if self._gradients is None:
             model = None if self._owner is None else self._owner()
             if model is None:
-                self._gradients = np.zeros(self.size, self.dtype)
+                self._gradients = flat_zeros(self.size, self.dtype, 1)
             else:
                 _ = model._gradients  # which gives this layer its part
         assert self._gradients is not None
@@ -298,7 +299,7 @@ class Linear(Layer):
             how = self._initialization(auto(name, slope), "weight_init")
         assert isinstance(how, Initialization)
         root = repeatable(rng)
-        flat = np.empty(self.size, self.dtype)
+        flat = flat_zeros(self.size, self.dtype, 0)
         self._weight_of(flat)[...] = how.draw(root, stream)
         if self.has_bias:
             self._bias_of(flat)[...] = self._bias_init.draw(root, stream + _BIAS_STREAMS)
@@ -315,6 +316,13 @@ class Linear(Layer):
         if self._parameters is not None:
             state["_parameters"] = self._parameters.copy()
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._parameters is not None:
+            flat = flat_zeros(self.size, self.dtype, 0)
+            flat[...] = self._parameters
+            self._parameters = flat
 
     def __repr__(self) -> str:
         text = f"Linear({self.in_features}, {self.out_features}"

@@ -198,6 +198,21 @@ def test_a_copy_of_a_layer_has_its_own_parameters_and_no_model(clone):
     fastnn.Sequential(other)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_copies_of_a_layer_that_has_not_drawn_yet_draw_the_same(dtype):
+    layer = fastnn.Linear(4, 3, rng=0, dtype=dtype)
+    copies = copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
+    assert all(same_bits(each.weight, layer.weight) for each in copies)
+
+
+@pytest.mark.parametrize("size", [3, 40, 700])
+def test_a_layer_of_its_own_and_its_copy_begin_at_a_cache_line(size):
+    layer = fastnn.Linear(size, size, rng=0)
+    assert layer.weight.any()  # drawn
+    copies = (layer, copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)))
+    assert [each.weight.ctypes.data % 64 for each in copies] == [0, 0, 0, 0]
+
+
 def test_anything_that_is_an_array_is_taken():
     class Wrapped:
         def __array__(self, dtype=None, copy=None):

@@ -105,7 +105,7 @@ def test_model_is_philox():
         assert w[i] == kernels.philox4x32(counter, [SEED & 0xFFFFFFFF, SEED >> 32])[i // 16 % 4]
 
 
-@pytest.mark.parametrize("n", [0, 1, 15, 16, 63, 64, 65, 191, 192, 193, 1000])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 63, 64, 65, 191, 192, 193, 255, 256, 257, 1000])
 @pytest.mark.parametrize("start", [0, 64, (4 << 32) - 128, 2**63])
 def test_bits_are_the_words(isa, n, start):
     out = np.empty(n, np.uint32)

@@ -107,7 +107,7 @@ static void check_rmsprop(const fnn_kernels *k, ptrdiff_t n, double momentum, do
 
 /* One call over everything and one call per element give the same bits. */
 static void check_positions(const fnn_kernels *k) {
-    enum { N = 53 };
+    enum { N = 117 };
     const size_t item = (size_t)k->itemsize;
     char *p[2][4];
     for (int copy = 0; copy < 2; copy++)
@@ -144,7 +144,7 @@ static double flushed(const fnn_kernels *k, double x) {
 
 /* State that shrinks ends at 0, and the caller's arithmetic is as it was. */
 static void check_fading(const fnn_kernels *k) {
-    enum { N = 37 };
+    enum { N = 117 };
     const double least = k->dtype == FNN_F32 ? 0x1p-126 : 0x1p-1022;
     void *const w = check_alloc(k, N), *const g = check_alloc(k, N);
     void *const a = check_alloc(k, N), *const b = check_alloc(k, N);
@@ -207,7 +207,7 @@ static void check_division(const fnn_kernels *k) {
 }
 
 int check_optimizers(const fnn_kernels *k) {
-    const ptrdiff_t v = k->lanes, sizes[] = {0, 1, v - 1, v, v + 1, 2 * v, 4 * v + 3, 8 * v + 1};
+    const ptrdiff_t v = k->lanes, sizes[] = {0, 1, v - 1, v, v + 1, 2 * v, 4 * v + 3, 6 * v + 3, 8 * v + 1};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const ptrdiff_t n = sizes[i];
         for (int decay = 0; decay < 2; decay++) {

@@ -56,10 +56,12 @@ cdef int dtype_code(object dtype) except -1:
         return FNN_F32
     if dtype is FLOAT64:
         return FNN_F64
-    found = np.dtype(dtype)
-    if found is not FLOAT32 and found is not FLOAT64:
-        raise TypeError(f"dtype: expected float32 or float64, got {found}")
-    return dtype_code(found)
+    found = np.dtype(dtype)  # a copy or a pickle of one is another object
+    if found == FLOAT32:
+        return FNN_F32
+    if found == FLOAT64:
+        return FNN_F64
+    raise TypeError(f"dtype: expected float32 or float64, got {found}")
 
 
 cdef bint see(object array, View *view) noexcept:

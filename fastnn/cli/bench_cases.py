@@ -19,6 +19,7 @@ from .._core.linear import linear, linear_backward
 from .._core.pointwise import act, leaky_relu, leaky_relu_derivative, softmax
 from .._core.trainer import Trainer
 from .._core.updates import Update
+from .._memory import flat_zeros
 from ..layers import LeakyReLU, Linear
 from ..losses import CrossEntropy
 from ..sequential import Sequential
@@ -261,7 +262,8 @@ class _PlainAdam:
 def _adam(n: int) -> Case:
     def make(dtype: str) -> Forms:
         g = _normal(dtype, n)
-        w, m, s, w2, m2, s2, work = (np.zeros(n, dtype) for _ in range(7))
+        w, m, s = (flat_zeros(n, np.dtype(dtype), place) for place in (0, 2, 3))
+        w2, m2, s2, work = (np.zeros(n, dtype) for _ in range(4))
         update = Update("adam", w, g, [m, s], lr=LR)
         steps = itertools.count(1)
 
@@ -363,7 +365,7 @@ def _train(widths: tuple[int, ...], m: int) -> Case:
         model, x = _network(widths, dtype), _normal(dtype, m, widths[0])
         labels = np.random.default_rng(6).integers(0, widths[-1], m)
         drawn = list(model.state_dict().values())
-        state = [np.zeros_like(model._parameters) for _ in range(2)]
+        state = [flat_zeros(model._parameters.size, model.dtype, 2 + i) for i in range(2)]
         update = Update("adam", model._parameters, model._gradients, state, lr=LR)
         assert model._plan is not None
         trainer = Trainer(model._plan, x, labels, None, ("cross_entropy",), update, m, 0)

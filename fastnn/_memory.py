@@ -17,7 +17,7 @@ _APART = 13 * LINE  # bytes between the places of two buffers in a page: five of
 
 
 def flat_zeros(size: int, dtype: np.dtype[Any], place: int) -> NDArray[Any]:
-    """Zeros (size,) that begin at a cache line.
+    """Zeros (size,) of float32 or float64 that begin at a cache line.
 
     place : which of the buffers that one pass goes through side by side. Each has its own part of a
         page, for elements of one index in all of them would otherwise meet in one set of a cache.

@@ -106,7 +106,8 @@ static void check_values(const fnn_kernels *k) {
     check_that(kept, "dropout: kept where the float32 uniform is at least the rate");
 }
 
-/* Any chunk is a piece of the whole, and nothing past its end is written. */
+/* Any chunk is a piece of the whole, and nothing past its end is written; the shortest ones, around the 256 of the
+ * largest block, and some others. */
 static void check_chunks(const fnn_kernels *k) {
     unsigned char *whole = check_alloc(k, N), *part = check_alloc(k, N), *x = check_alloc(k, N);
     for (int i = 0; i < N; i++) check_set(k, x, i, 1 + i);

@@ -22,6 +22,7 @@ from .._core.updates import Update
 from .._memory import flat_zeros
 from ..layers import LeakyReLU, Linear
 from ..losses import CrossEntropy
+from ..optimizers import Adam
 from ..sequential import Sequential
 from .plain_numpy import PlainNetwork
 
@@ -365,8 +366,8 @@ def _train(widths: tuple[int, ...], m: int) -> Case:
         model, x = _network(widths, dtype), _normal(dtype, m, widths[0])
         labels = np.random.default_rng(6).integers(0, widths[-1], m)
         drawn = list(model.state_dict().values())
-        state = [flat_zeros(model._parameters.size, model.dtype, 2 + i) for i in range(2)]
-        update = Update("adam", model._parameters, model._gradients, state, lr=LR)
+        update = Adam(lr=LR).bind(model)
+        update.lr = LR
         assert model._plan is not None
         trainer = Trainer(model._plan, x, labels, None, ("cross_entropy",), update, m, 0)
         plain = [_PlainAdam(parameter, LR) for parameter in drawn]

@@ -9,14 +9,11 @@
 #define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
 #define HELD_DEPTH 16
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
-#define HELD_MOST 96 /* rows of A; 128 of float64 are slower than by blocks */
+#define HELD_MOST 128 /* rows of A */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
-/* Bytes of B from which it is held for many rows, and twice as many for several; for two thirds of the rows if B's
- * straddle cache lines, since tiles then ask L2 for half as many lines again. Fewer rows hold one that other data,
- * or other programs, may have driven out of the caches: more than a quarter of the outermost. */
+/* Bytes of B from which it is held for more rows than one strip has. Fewer hold one that other data, or other programs,
+ * may have driven out of the caches: more than a quarter of the outermost. */
 #define HELD_NEAR (3 << 20)
-#define HELD_MANY 24
-#define HELD_SEVERAL 16
 #endif
 
 /* One vector of columns: its sums with `count` rows of B from b on, of which `tail` has the columns. */
@@ -33,11 +30,30 @@ static __attribute__((noinline)) void FN(held_vector)(ptrdiff_t count, vtail tai
     }
 }
 
-INLINE void FN(held_rows)(const int rows, const vec *w, const REAL *x, REAL *y) {
+/* HELD_DEPTH rows of B: any of 16 is a base register and 0, 1, 2, 3, 4 times a stride, as in tile_body. */
+typedef struct {
+    const char *row[HELD_DEPTH / 5 + 1];
+    ptrdiff_t step, step_3;
+} FN(held_lines);
+
+INLINE vec FN(held_line)(const FN(held_lines) *b, int q) {
+    return vload((const REAL *)(b->row[q / 5] + (q % 5 == 3 ? b->step_3 : q % 5 * b->step)));
+}
+
+/* Adds w's products with some rows of x to their sums at y, and fetches those of the next rows. Where `next` is not NULL,
+ * w is not wanted any more: each vector is followed at once by that of the next columns, so that L2 is asked for
+ * them long before they are needed, one by one. */
+INLINE void FN(held_rows)(const int rows, vec *w, const REAL *x, REAL *y, FN(held_lines) *next) {
     vec sums[HELD_ROWS];
     UNROLL for (int i = 0; i < rows; i++) sums[i] = vload(y + i * VL);
-    UNROLL for (int q = 0; q < HELD_DEPTH; q++)
+    UNROLL for (int q = 0; q < HELD_DEPTH; q++) {
         UNROLL for (int i = 0; i < rows; i++) sums[i] = vfma_at(x + i * HELD_DEPTH + q, w[q], sums[i]);
+        if (q % 2) __builtin_prefetch(y + (HELD_ROWS + q / 2) * VL, 1);
+        if (next) {
+            __asm__("" : "+r"(next->row[q / 5]), "+v"(sums[rows - 1])); /* else compilers load them all at first */
+            w[q] = FN(held_line)(next, q);
+        }
+    }
     UNROLL for (int i = 0; i < rows; i++) vstore(y + i * VL, sums[i]);
 }
 
@@ -57,32 +73,34 @@ INLINE void FN(fetch_line)(const char **ahead, ptrdiff_t *left, ptrdiff_t down, 
  * a multiple of half of HELD_ROWS. */
 static __attribute__((noinline)) void FN(held_columns)(ptrdiff_t n, ptrdiff_t rows, const REAL *x, const REAL *b,
                                                        ptrdiff_t ldb, int more, REAL *y) {
-    /* Any of 16 rows is a base register and 0, 1, 2, 3, 4 times a stride, as in tile_body. */
-    ptrdiff_t step = ldb * (ptrdiff_t)sizeof(REAL), step_3 = 3 * step;
-    const char *r[HELD_DEPTH / 5 + 1];
+    FN(held_lines) lines = {.step = ldb * (ptrdiff_t)sizeof(REAL)};
     const char *ahead = (const char *)(b + HELD_DEPTH * ldb);
     const ptrdiff_t down = (ldb - n) * (ptrdiff_t)sizeof(REAL);
-    ptrdiff_t left = step - down;
-    UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) r[i] = (const char *)b + 5 * i * step;
-    __asm__("" : "+r"(step), "+r"(step_3));
+    ptrdiff_t left = lines.step - down;
+    vec w[HELD_DEPTH];
+    if (n <= 0) return;
+    lines.step_3 = 3 * lines.step;
+    UNROLL for (int q = 0; q <= HELD_DEPTH / 5; q++) lines.row[q] = (const char *)b + 5 * q * lines.step;
+    __asm__("" : "+r"(lines.step), "+r"(lines.step_3));
+    UNROLL for (int q = 0; q < HELD_DEPTH; q++) w[q] = FN(held_line)(&lines, q);
     for (; n > 0; n -= VL) {
-        vec w[HELD_DEPTH];
-        UNROLL for (int i = 0; i <= HELD_DEPTH / 5; i++) __asm__("" : "+r"(r[i]));
-        UNROLL for (int q = 0; q < HELD_DEPTH; q++)
-            w[q] = vload((const REAL *)(r[q / 5] + (q % 5 == 3 ? step_3 : q % 5 * step)));
         const REAL *some = x;
-        ptrdiff_t i = rows, lines = more ? HELD_DEPTH : 0;
-        for (; i >= HELD_ROWS; i -= HELD_ROWS, some += HELD_ROWS * HELD_DEPTH, y += HELD_ROWS * VL) {
+        ptrdiff_t i = rows, fetches = more ? HELD_DEPTH : 0;
+        UNROLL for (int q = 0; q <= HELD_DEPTH / 5; q++) {
+            lines.row[q] += n > VL ? VEC_BYTES : 0; /* beyond the end there may be no memory */
+            __asm__("" : "+r"(lines.row[q]));
+        }
+        for (; i > HELD_ROWS; i -= HELD_ROWS, some += HELD_ROWS * HELD_DEPTH, y += HELD_ROWS * VL) {
             /* Two at a time: a burst of fetches would keep the loads of B waiting. */
-            for (int q = 0; q < 2 && lines > 0; q++, lines--) FN(fetch_line)(&ahead, &left, down, step);
-            FN(held_rows)(HELD_ROWS, w, some, y);
+            for (int q = 0; q < 2 && fetches > 0; q++, fetches--) FN(fetch_line)(&ahead, &left, down, lines.step);
+            FN(held_rows)(HELD_ROWS, w, some, y, NULL);
         }
-        for (; lines > 0; lines--) FN(fetch_line)(&ahead, &left, down, step);
-        if (i) {
-            FN(held_rows)(HELD_ROWS / 2, w, some, y);
-            y += HELD_ROWS / 2 * VL;
-        }
-        UNROLL for (int q = 0; q <= HELD_DEPTH / 5; q++) r[q] += VEC_BYTES;
+        for (; fetches > 0; fetches--) FN(fetch_line)(&ahead, &left, down, lines.step);
+        if (i > HELD_ROWS / 2)
+            FN(held_rows)(HELD_ROWS, w, some, y, &lines);
+        else
+            FN(held_rows)(HELD_ROWS / 2, w, some, y, &lines);
+        y += i * VL;
     }
 }
 
@@ -97,8 +115,12 @@ static void FN(held_terms)(const fnn_gemm *g, ptrdiff_t j, ptrdiff_t n, REAL *x,
     memset(x, 0, (size_t)(rows * HELD_DEPTH) * sizeof(REAL));
     for (ptrdiff_t p = 0, count; p < g->k; p += count, b += count * ldb) {
         count = FN(least)(HELD_DEPTH, g->k - p);
-        for (ptrdiff_t i = 0; i < g->m; i++)
-            memcpy(x + i * HELD_DEPTH, (const REAL *)g->a + i * g->a_rs + p, (size_t)count * sizeof(REAL));
+        const vtail low = vtail_make(FN(least)(count, VL)), high = vtail_make(count > VL ? count - VL : 0);
+        for (ptrdiff_t i = 0; i < g->m; i++) {
+            const REAL *const a = (const REAL *)g->a + i * g->a_rs + p;
+            vstore(x + i * HELD_DEPTH, vload_t(a, low));
+            if (VL < HELD_DEPTH) vstore(x + i * HELD_DEPTH + VL, vload_t(a + VL, high));
+        }
         if (count == HELD_DEPTH) {
             FN(held_columns)(whole, rows, x, b, ldb, p + 2 * HELD_DEPTH <= g->k, y);
         } else {
@@ -140,7 +162,5 @@ INLINE int FN(better_held)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size, whole = g->k * g->b_rs * size;
     const ptrdiff_t cache = g->cache ? (ptrdiff_t)g->cache : STREAM_FAR;
     if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST || g->k < HELD_DEPTH) return 0;
-    const ptrdiff_t rows = FN(straddles)(g) ? g->m * 3 / 2 : g->m;
-    return whole > cache / 4 || (rows >= HELD_MANY && bytes >= HELD_NEAR) ||
-           (rows >= HELD_SEVERAL && bytes >= 2 * HELD_NEAR);
+    return whole > cache / 4 || (g->m > GEMM_MR && bytes >= HELD_NEAR);
 }

@@ -329,13 +329,15 @@ static void check_large(const fnn_kernels *k) {
     problem_free(&p);
 }
 
-/* Few rows of a W in blocks of whole rows, which parts of its columns are not: these have the same bits. */
+/* Some rows of a W in blocks of whole rows, or of one that is held, which parts of its columns are not: these have the
+ * same bits. */
 static void check_whole(const fnn_kernels *k) {
-    const ptrdiff_t page = 4096 / k->itemsize, shapes[][3] = {{20, 1000, 700}, {60, page, 512}};
+    const ptrdiff_t page = 4096 / k->itemsize;
+    const ptrdiff_t shapes[][3] = {{20, 1000, 700}, {60, page, 512}, {128, 1008, 801}};
     problem p = problem_make(k, (size_t)(1024 * 1024 * k->itemsize));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         const ptrdiff_t *s = shapes[i];
-        shape(&p, FORWARD, s[0], s[1], s[2], 0, 0, i, 0);
+        shape(&p, FORWARD, s[0], s[1], s[2], 0, 0, i == 1, 0);
         set_guards(&p);
         run(&p, &p.g);
         check_that(guards_hold(&p), "guards broken");

@@ -40,9 +40,9 @@ INLINE vec FN(held_line)(const FN(held_lines) *b, int q) {
     return vload((const REAL *)(b->row[q / 5] + (q % 5 == 3 ? b->step_3 : q % 5 * b->step)));
 }
 
-/* Adds w's products with some rows of x to their sums at y, and fetches those of the next rows. Where `next` is not NULL,
- * w is not wanted any more: each vector is followed at once by that of the next columns, so that L2 is asked for
- * them long before they are needed, one by one. */
+/* Adds w's products with some rows of x to their sums at y, and fetches the sums of the next rows. Where `next` is not
+ * NULL, w is not wanted any more: each vector is followed at once by that of the next columns, so that L2 is asked
+ * for them long before they are needed, one by one. */
 INLINE void FN(held_rows)(const int rows, vec *w, const REAL *x, REAL *y, FN(held_lines) *next) {
     vec sums[HELD_ROWS];
     UNROLL for (int i = 0; i < rows; i++) sums[i] = vload(y + i * VL);

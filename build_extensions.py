@@ -73,8 +73,8 @@ HOT_MODULES = ("arrays", "linear", "plan")
 SMALL = ["-DCYTHON_FAST_THREAD_STATE=0", "-DCYTHON_USE_UNICODE_INTERNALS=0"]
 
 # Intel's CPUs from Skylake to Cascade Lake decode code anew, each time it runs, if a jump in it
-# touches the end of 32 bytes (their erratum SKX102). Assemblers can put such jumps elsewhere: in
-# the kernels that is worth its 1 % of size. Loops that begin at 16 bytes give nothing there.
+# touches the end of 32 bytes (their erratum SKX102). GNU's assembler can put such jumps elsewhere:
+# in the kernels that is worth its 1 % of size. Loops that begin at 16 bytes give nothing there.
 X86_KERNELS = ["-Wa,-mbranches-within-32B-boundaries", "-fno-align-loops", "-fno-align-jumps"]
 
 # Before LLVM's headers for Windows declare what a CPU's vectors can do, they want to see it in the

@@ -9,7 +9,7 @@
 #define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
 #define HELD_DEPTH 16
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
-#define HELD_MOST 128 /* rows of A */
+#define HELD_MOST 128 /* rows of A; from 144 on blocks are as good */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
 /* Bytes of B from which it is held for more rows than one strip has. Fewer hold one that other data, or other programs,
  * may have driven out of the caches: more than a quarter of the outermost. */
@@ -48,9 +48,11 @@ INLINE void FN(held_rows)(const int rows, vec *w, const REAL *x, REAL *y, FN(hel
     UNROLL for (int i = 0; i < rows; i++) sums[i] = vload(y + i * VL);
     UNROLL for (int q = 0; q < HELD_DEPTH; q++) {
         UNROLL for (int i = 0; i < rows; i++) sums[i] = vfma_at(x + i * HELD_DEPTH + q, w[q], sums[i]);
-        if (q % 2) __builtin_prefetch(y + (HELD_ROWS + q / 2) * VL, 1);
+        if (q % 2) __builtin_prefetch(y + (rows + q / 2) * VL, 1);
         if (next) {
-            __asm__("" : "+r"(next->row[q / 5]), "+v"(sums[rows - 1])); /* else compilers load them all at first */
+#if HELD /* "v" is x86's alone. Without this compilers load all of them at first. */
+            __asm__("" : "+r"(next->row[q / 5]), "+v"(sums[rows - 1]));
+#endif
             w[q] = FN(held_line)(next, q);
         }
     }

@@ -6,8 +6,8 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx2,fma")
-/* Not to double the tiles of dW: versions of loops for strides of 1, clones for constant arguments; nor what gives
- * size alone. */
+/* Not to double the tiles of dW: versions of loops for strides of 1, clones for constant arguments; nor what only
+ * makes the code larger. */
 #pragma GCC optimize("no-version-loops-for-strides,no-ipa-cp-clone,no-tree-slp-vectorize,no-split-loops,no-gcse")
 #endif
 #include <immintrin.h>

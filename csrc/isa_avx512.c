@@ -7,8 +7,8 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #else
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
-/* Not to double the tiles of dW: versions of loops for strides of 1, clones for constant arguments; nor what gives
- * size alone. */
+/* Not to double the tiles of dW: versions of loops for strides of 1, clones for constant arguments; nor what only
+ * makes the code larger. */
 #pragma GCC optimize("no-version-loops-for-strides,no-ipa-cp-clone,no-tree-slp-vectorize,no-split-loops")
 #endif
 #include <immintrin.h>

@@ -333,9 +333,9 @@ static void check_large(const fnn_kernels *k) {
  * same bits. */
 static void check_whole(const fnn_kernels *k) {
     const ptrdiff_t page = 4096 / k->itemsize;
-    const ptrdiff_t shapes[][3] = {{20, 1000, 700}, {60, page, 512}, {128, 1008, 801}};
+    const ptrdiff_t shapes[][3] = {{20, 1000, 700}, {60, page, 512}, {128, page - 16, 800}};
     problem p = problem_make(k, (size_t)(1024 * 1024 * k->itemsize));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (has_more_ways(k) ? 3 : 2); i++) {
         const ptrdiff_t *s = shapes[i];
         shape(&p, FORWARD, s[0], s[1], s[2], 0, 0, i == 1, 0);
         set_guards(&p);

@@ -128,7 +128,8 @@ class BuildExtensions(build_ext):
     def build_extensions(self) -> None:
         self.prepare_compiler()
         openmp = self.openmp()
-        kernel_flags = X86_KERNELS if X86_64 and self.accepts(X86_KERNELS) else []
+        gnu = X86_64 and self.compiler.compiler_type != "msvc"
+        kernel_flags = X86_KERNELS if gnu and self.builds("", X86_KERNELS) else []
         sources = generated(self.extensions)
         for ext in self.extensions:
             ext.sources[0] = sources[ext.name]
@@ -171,17 +172,18 @@ class BuildExtensions(build_ext):
             if dropped and command == "compiler_so":
                 self.warn(f"left out {' '.join(dropped)}: see docs/packaging.md")
 
-    def accepts(self, flags: list[str]) -> bool:
-        """Whether an empty file can be compiled with these."""
-        if self.compiler.compiler_type == "msvc":
-            return False
+    def builds(self, program: str, flags: list[str], link_flags: list[str] | None = None) -> bool:
+        """Whether this C program can be compiled, and linked where there are flags for that."""
         with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, "empty.c")
-            with open(source, "w"):
-                pass
+            source = os.path.join(folder, "program.c")
+            with open(source, "w") as file:
+                file.write(program)
             try:
-                self.compiler.compile([source], "/", extra_postargs=flags)
-            except CompileError:
+                objects = self.compiler.compile([source], "/", extra_postargs=flags)
+                if link_flags is not None:
+                    name = os.path.join(folder, "program")
+                    self.compiler.link_executable(objects, name, extra_postargs=link_flags)
+            except (CompileError, LinkError):
                 return False
         return True
 
@@ -190,17 +192,8 @@ class BuildExtensions(build_ext):
         wanted = os.environ.get("FASTNN_OPENMP", "")
         choices = OPENMP_MSVC if self.compiler.compiler_type == "msvc" else OPENMP
         for flags in [] if wanted == "0" else choices:
-            with tempfile.TemporaryDirectory() as folder:
-                source = os.path.join(folder, "openmp.c")
-                with open(source, "w") as file:
-                    file.write(OPENMP_PROGRAM)
-                try:
-                    objects = self.compiler.compile([source], "/", extra_postargs=flags[0])
-                    program = os.path.join(folder, "openmp")
-                    self.compiler.link_executable(objects, program, extra_postargs=flags[1])
-                    return flags
-                except (CompileError, LinkError):
-                    continue
+            if self.builds(OPENMP_PROGRAM, *flags):
+                return flags
         if wanted not in ("", "0"):
             sys.exit("fastnn: FASTNN_OPENMP asks for OpenMP, and this compiler has none")
         self.warn("built without OpenMP: fastnn will run on one thread")

@@ -14,6 +14,11 @@ typedef struct {
     ptrdiff_t ahead_step, ahead_turn; /* on for each step of k, each tile */
     int ahead_shift;       /* without GEMM_COPIES, rows of B for 2^ahead_shift steps: a strip's share */
     int fetch_c;
+    /* The next block of B: what is left of its rows for tiles of GEMM_RUNS, which take rows_each of them. The first is
+     * at `row` and goes to row_to, if there are `panels`, as in the tile. */
+    ptrdiff_t rows, rows_each, row_ld, row_bytes, panels, panel;
+    const REAL *row;
+    REAL *row_to;
     const REAL *columns;        /* of the next strip of A, columns_step apart: the last line of each, for the first
                                  * tile; or NULL */
     ptrdiff_t columns_step;
@@ -30,13 +35,14 @@ INLINE FN(errands) FN(no_errands)(void) {
     e.ahead = e.columns = NULL;
     e.picked = NULL;
     e.fetch_c = e.narrow = e.soons = 0;
+    e.rows = 0;
     return e;
 }
 
 /* In strips of how many tiles one of them fetches columns of A. */
 #define COLUMNS_LEAST 4
 
-/* What the caller wants soon, in equal parts for all other tiles of GEMM_COLS_FETCH, one of the arrays each. Tiles
+/* What the caller wants soon, in equal parts for all other tiles of GEMM_RUNS, one of the arrays each. Tiles
  * that fetch picked rows take no part, and what would be theirs at the end is left out. */
 static void FN(look_soon)(const fnn_gemm *g, ptrdiff_t strips, FN(errands) *e) {
     const ptrdiff_t tiles = strips * (g->n / NR - (g->n / NR >= COLUMNS_LEAST));
@@ -56,10 +62,27 @@ static void FN(look_at_picked)(fnn_picked *picked, ptrdiff_t k, FN(errands) *e) 
     e->picked_step = FN(ceil_div)(e->picked_part, k);
 }
 
+/* Some rows of the next block, a run of steps for each. */
+INLINE void FN(take_rows)(FN(tile) *t, FN(errands) *e) {
+    t->run = FN(ceil_div)(t->k, FN(least)(e->rows, e->rows_each));
+    t->ahead = (const char *)e->row;
+    t->ahead_step = FN(ceil_div)(e->row_bytes, t->run);
+    t->row_step = e->row_ld * (ptrdiff_t)sizeof(REAL);
+    t->row_to = e->row_to;
+    t->panels = e->panels;
+    t->panel = e->panel;
+    const ptrdiff_t runs = FN(ceil_div)(t->k, t->run);
+    e->row += runs * e->row_ld;
+    e->row_to += runs * GEMM_NV * VL;
+    e->rows -= runs;
+}
+
 INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able) {
     const REAL *ahead = t->b;
     ptrdiff_t step = 0;
     t->ahead_shift = 0;
+    t->run = t->k;
+    t->panels = t->row_step = 0;
     /* Without errands, the line in which a row of its B ends. */
     if (t->straddles) {
         ahead += t->b_ahead + nv * VL - 1;
@@ -75,6 +98,10 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able
             p->row++;
             p->at = 0;
         }
+        return;
+    }
+    if (GEMM_COPIES && e->rows > 0 && able) {
+        FN(take_rows)(t, e);
         return;
     }
     if (GEMM_COPIES && e->columns && able) {

@@ -9,7 +9,7 @@
 #define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
 #define HELD_DEPTH 16
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
-#define HELD_MOST 128 /* rows of A; from 144 on blocks are as good */
+#define HELD_MOST (F32 ? 76 : 128) /* rows of A; with more, blocks are as good */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
 /* Bytes of B from which it is held for more rows than one strip has. Fewer hold one that other data, or other programs,
  * may have driven out of the caches: more than a quarter of the outermost. */

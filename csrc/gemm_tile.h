@@ -25,11 +25,15 @@ typedef struct {
     ptrdiff_t ahead_step; /* bytes on for each step of k; without GEMM_COPIES, for 2^ahead_shift steps */
     int ahead_shift;
     /* With 16 registers, where it costs: whether tiles that read rows of A fetch anything. With 32 registers those of
-     * more than 4 rows and the tiles of GEMM_COLS_FETCH do. */
+     * more than 4 rows and the tiles of GEMM_RUNS do. */
     int fetches;
     ptrdiff_t b_ahead; /* what they fetch of B is so many elements on; 0: that is there already */
     int straddles;     /* whether they also fetch the line in which a row of B ends: see take_errands */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
+    /* Tiles of GEMM_RUNS go in runs of so many steps. In each they fetch a row of the next block of B, from `ahead` on,
+     * and then copy it to row_to, GEMM_NV vectors to each of `panels`; the next row is row_step bytes on. */
+    ptrdiff_t run, row_step, panels, panel;
+    REAL *row_to;
 } FN(tile);
 
 #ifndef GEMM_MASKED_FREE
@@ -42,19 +46,19 @@ typedef struct {
 /* Which tiles mask their last vector. A masked load takes some CPUs a slot of the units for arithmetic, so where
  * tiles are tall those of full width do not. */
 #define GEMM_MASKED_IN(mr, nv) (GEMM_MASKED_FREE && ((mr) <= GEMM_MR / 2 || (nv) == 1))
-/* Which "cols" tiles fetch. */
-#define GEMM_COLS_FETCH(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
+/* Which "cols" tiles fetch, and can copy meanwhile. */
+#define GEMM_RUNS(mr, nv) (GEMM_COPIES && (mr) > GEMM_MR / 2 && (nv) == GEMM_NV)
 /* Rows whose elements the multiply-adds load themselves, where they can: a slot of issue less for a load more, and
  * both are scarce if the core has a second thread to serve. Not where an address has two registers, since such
  * instructions are issued as two. */
-#define GEMM_LOADS_IN(rows, nv, i) ((nv) == 2 && ((rows) ? (i) % 5 == 0 : (i) % 3 == 1))
+#define GEMM_LOADS_IN(rows, nv, i) ((nv) == 2 && ((rows) ? (i) % 5 == 0 : (i) % 3 == 0))
 
 /* How many rows on is the row of B that a tile fetches. With 16 registers only "packs" tiles do so, from as far as
  * memory; with 32, where the block before has fetched most of it, no more than one set of L1 holds. */
 #define GEMM_AHEAD (GEMM_MR > 8 ? 8 : 16)
 
-/* GEMM_TALL: the rows of a first strip where a B is copied on the way; it has the most rows of all, and strips
- * are nearly equal, so from 13 rows on (128 with 32 registers) there are no others. */
+/* GEMM_TALL: the rows of a first strip that copies B on the way; it has the most rows of all, and strips are
+ * nearly equal, so from 13 rows on (128 with 32 registers) there are no others. */
 #ifndef GEMM_SHAPES
 #define GEMM_PAIR(X, mr) X(mr, 1) X(mr, 2)
 #define GEMM_QUAD(X, mr) GEMM_PAIR(X, mr) X(mr, 3) X(mr, 4)
@@ -75,8 +79,8 @@ typedef struct {
     GEMM_OCTET(X, 1) X(1, 9) X(1, 10) X(1, 11) X(1, 12) X(1, 13) X(1, 14) X(1, 15) X(1, 16)    \
     GEMM_OCTET(X, 2) GEMM_QUAD(X, 3) GEMM_QUAD(X, 4) GEMM_QUAD(X, 5) GEMM_QUAD(X, 6) GEMM_PAIRS_7(X) \
     X(7, 3) X(8, 3) X(9, 3)
-#if GEMM_MR == 14
-#define GEMM_TALL(X) X(13) X(14)
+#if GEMM_COPIES
+#define GEMM_TALL(X)
 #else
 #define GEMM_TALL(X) X(11) X(12)
 #endif
@@ -114,50 +118,65 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     REAL *const c = t->c;
     const vtail tail = t->tail;
     REAL *b_copy = t->b_copy;
-    const char *ahead = t->ahead;
+    const char *ahead = t->ahead, *row = ahead;
+    REAL *row_to = t->row_to;
     const ptrdiff_t ahead_step = t->ahead_step, fetch = t->b_ahead * (ptrdiff_t)sizeof(REAL);
     const int ahead_shift = GEMM_COPIES ? 0 : t->ahead_shift;
     const int fetches = rows && (GEMM_MR > 8 ? mr > 4 : mr > 2 && nv > 1 && !packs && t->fetches);
-    const int cols_fetch = !rows && GEMM_COLS_FETCH(mr, nv);
+    const int runs = !rows && GEMM_RUNS(mr, nv);
     vec acc[GEMM_MR][GEMM_NV_MAX];
 
 #define TILE_LOAD(p, j) FN(tile_load)((p) + (j) * VL, masked && (j) == nv - 1, tail)
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = TILE_LOAD(start + i * start_ld, j);
 
-    for (ptrdiff_t p = t->k; p > 0; p--) {
-        vec w[GEMM_NV_MAX];
-        if (rows) UNROLL for (int i = 0; i < mr; i += 5) __asm__("" : "+r"(a[i / 5]));
-        UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
-        if (packs) {
-            UNROLL for (int j = 0; j < nv; j++) {
-                const REAL *const next = b + GEMM_AHEAD * ldb + j * VL;
-                __builtin_prefetch(GEMM_MR > 8 ? (const char *)(b + j * VL) + fetch : (const char *)next);
-                vstore(b_copy + j * VL, w[j]);
+    for (ptrdiff_t left = t->k; left > 0;) {
+        const ptrdiff_t end = runs && left > t->run ? left - t->run : 0;
+        for (; left > end; left--) {
+            vec w[GEMM_NV_MAX];
+            if (rows) UNROLL for (int i = 0; i < mr; i += 5) __asm__("" : "+r"(a[i / 5]));
+            UNROLL for (int j = 0; j < nv; j++) w[j] = TILE_LOAD(b, j);
+            if (packs) {
+                UNROLL for (int j = 0; j < nv; j++) {
+                    const REAL *const next = b + GEMM_AHEAD * ldb + j * VL;
+                    __builtin_prefetch(GEMM_MR > 8 ? (const char *)(b + j * VL) + fetch : (const char *)next);
+                    vstore(b_copy + j * VL, w[j]);
+                }
+                b_copy += nv * VL;
             }
-            b_copy += nv * VL;
+            UNROLL for (int i = 0; i < mr; i++) {
+                const char *const row_x = a[i / 5] + (i % 5 == 3 ? step_3 : i % 5 * step);
+                const REAL *const x = rows ? (const REAL *)row_x : (const REAL *)a[0] + i;
+                UNROLL for (int j = 0; j < nv; j++)
+                    if (GEMM_LOADS_IN(rows, nv, i))
+                        acc[i][j] = vfma_at(x, w[j], acc[i][j]);
+                    else
+                        acc[i][j] = vfma(vset1(*x), w[j], acc[i][j]);
+            }
+            if (fetches) {
+                UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
+                    __builtin_prefetch((const char *)(b + j * VL) + fetch, 0, GEMM_MR > 8 ? 3 : 2);
+                if (!GEMM_COPIES) __builtin_prefetch(ahead + (left >> ahead_shift) * ahead_step, 0, 2);
+            }
+            if (runs)
+                UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
+                    __builtin_prefetch((const char *)(b + j * VL) + fetch);
+            if (runs || (fetches && GEMM_COPIES)) {
+                __builtin_prefetch(ahead, 0, runs ? 2 : 3); /* a line of B that straddles is wanted in L1 */
+                ahead += ahead_step;
+            }
+            a[0] += a_cs * (ptrdiff_t)sizeof(REAL);
+            if (rows && mr > 5) a[1] += a_cs * (ptrdiff_t)sizeof(REAL);
+            if (rows && mr > 10) a[2] += a_cs * (ptrdiff_t)sizeof(REAL);
+            b += ldb;
         }
-        UNROLL for (int i = 0; i < mr; i++) {
-            const REAL *const x = (const REAL *)(a[i / 5] + (i % 5 == 3 ? step_3 : i % 5 * step));
-            UNROLL for (int j = 0; j < nv; j++)
-                if (GEMM_LOADS_IN(rows, nv, i))
-                    acc[i][j] = vfma_at(x, w[j], acc[i][j]);
-                else
-                    acc[i][j] = vfma(vset1(*x), w[j], acc[i][j]);
-        }
-        if (fetches) {
-            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES)
-                __builtin_prefetch((const char *)(b + j * VL) + fetch, 0, GEMM_MR > 8 ? 3 : 2);
-            if (!GEMM_COPIES) __builtin_prefetch(ahead + (p >> ahead_shift) * ahead_step, 0, 2);
-        }
-        if (cols_fetch && !packs)
-            UNROLL for (int j = 0; j < nv; j += 64 / VEC_BYTES) __builtin_prefetch((const char *)(b + j * VL) + fetch);
-        if (cols_fetch || (fetches && GEMM_COPIES)) {
-            __builtin_prefetch(ahead, 0, cols_fetch ? 2 : 3); /* a line of B that straddles is wanted in L1 */
-            ahead += ahead_step;
-        }
-        UNROLL for (int i = 0; i < mr; i += 5) a[i / 5] += a_cs * (ptrdiff_t)sizeof(REAL);
-        b += ldb;
+        if (!runs) break;
+        const REAL *from = (const REAL *)row;
+        REAL *to = row_to;
+        for (ptrdiff_t q = t->panels; q > 0; q--, from += nv * VL, to += t->panel)
+            UNROLL for (int j = 0; j < nv; j++) vstore(to + j * VL, vload(from + j * VL));
+        row_to += nv * VL;
+        ahead = row += t->row_step;
     }
 #undef TILE_LOAD
 
@@ -189,7 +208,7 @@ INLINE void FN(tile_body)(const FN(tile) *t, const int mr, const int nv, const i
     }
 #define TILE_PACKS(mr)                                                                         \
     static void FN(packs_##mr)(const FN(tile) *t) {                                            \
-        FN(tile_body)(t, mr, GEMM_NV, !GEMM_COPIES, 0, 1);                                     \
+        FN(tile_body)(t, mr, GEMM_NV, 1, 0, 1);                                                \
     }
 GEMM_SHAPES(TILE_ROWS)
 GEMM_NARROW(TILE_COLS)

@@ -30,7 +30,6 @@
 #include "gemm_pack.h"
 #include "gemm_errands.h"
 #include "gemm_few.h"
-#include "gemm_held.h"
 
 /* LARGE: bytes of B above which it comes in blocks (see block_sizes). BLOCK: bytes of such a block, which stays in
  * L2 while the rows of A and C pass; BLOCK_MOST: the same where a strip of A is copied anew for each block. DEPTH:
@@ -145,6 +144,7 @@ static void FN(one_strip)(const fnn_gemm *g) {
 }
 
 #include "gemm_blocks.h"
+#include "gemm_held.h"
 #include "gemm_panels.h"
 
 /* Few rows of C, at most T_ROWS, and T_COLUMNS columns at a time, a part of C^T in g->work. */
@@ -201,7 +201,7 @@ static size_t FN(gemm_work)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t b_c
     const int large = n * k * (ptrdiff_t)sizeof(REAL) > FN(least)(GEMM_PACKED, GEMM_APART_PACKED);
     const int keeps = GEMM_COPIES && (b_cs == 1 ? m >= GEMM_WORTH && large : m >= GEMM_COPIED);
     const ptrdiff_t kept = GEMM_MR + (keeps ? FN(least)(m, GEMM_KEPT) : 0);
-    const ptrdiff_t packed = BLOCK_COPIES(b_cs) * FN(least)(depth * width, block) + kept * depth;
+    const ptrdiff_t packed = (keeps ? BLOCK_COPIES(b_cs) : 1) * FN(least)(depth * width, block) + kept * depth;
     /* Strips of A may be copied also where B is neither copied nor cut: see block_sizes. */
     const ptrdiff_t whole = GEMM_MR * (GEMM_LARGE / (8 * NR * (ptrdiff_t)sizeof(REAL)));
     const ptrdiff_t apart = GEMM_COPIES ? GEMM_STRIP / (ptrdiff_t)sizeof(REAL) : 0;

@@ -29,11 +29,16 @@ typedef struct {
     ptrdiff_t kept;               /* rows of A at a time whose copies serve all columns, or 0 */
 } FN(blocks);
 
+/* Whether blocks of a B with rows are copied. */
+INLINE int FN(copied_b)(const fnn_gemm *g) {
+    const ptrdiff_t size = sizeof(REAL), packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
+    return g->n * g->k * size > packed && g->m >= GEMM_WORTH;
+}
+
 static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size;
-    const ptrdiff_t packed = g->b_rs * size >= GEMM_APART ? GEMM_APART_PACKED : GEMM_PACKED;
     FN(blocks) s = {.kc = g->k > 0 ? g->k : 1, .nc = g->n};
-    s.packs_b = g->b_cs != 1 || (bytes > packed && g->m >= GEMM_WORTH);
+    s.packs_b = g->b_cs != 1 || FN(copied_b)(g);
     /* B is cut later for dW, whose strips of A are copied anew for each block. */
     const ptrdiff_t large = GEMM_MR > 8 && g->a_cs == 1 ? GEMM_LARGE / 4 * 3 : GEMM_LARGE;
     if (s.packs_b || (g->m > 1 && bytes > large)) {
@@ -53,8 +58,7 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         s.nc = FN(round_up)(g->n, NR);
         if (!s.whole) s.nc = FN(least)(s.nc, FN(quotient)(block, s.kc * size) / NR * NR);
     }
-    /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. A "packs" tile reads rows or
-     * copies. */
+    /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
     /* Columns of A that no CPU fetches unasked, being further apart than it looks; or so many of them, for several
      * tiles, that L1 does not keep them. All loads of a copy are under way at once. */
@@ -78,7 +82,7 @@ typedef struct {
     ptrdiff_t ldb, panel;
     const REAL *next; /* where the block after this one lies in B, and its size; or NULL */
     ptrdiff_t next_k, next_n, next_ld;
-    REAL *next_copy;  /* where the tiles of this one leave the next one's panels, with GEMM_COPIES; or NULL */
+    REAL *next_copy;  /* where the tiles of this one leave the next one's panels, if there is one; or NULL */
     int whole;        /* as in blocks */
     REAL *b_copy;     /* where the tiles of the first strip leave this block's panels, for the others; or NULL */
     REAL *a_copy;     /* room for a strip of A, or for all of them; or NULL */

@@ -82,7 +82,8 @@ INLINE void FN(take_errands)(FN(tile) *t, FN(errands) *e, ptrdiff_t nv, int able
     ptrdiff_t step = 0;
     t->ahead_shift = 0;
     t->run = t->k;
-    t->panels = t->row_step = 0;
+    t->row_to = t->c; /* any address, there being no panels */
+    t->panels = t->panel = t->row_step = 0;
     /* Without errands, the line in which a row of its B ends. */
     if (t->straddles) {
         ahead += t->b_ahead + nv * VL - 1;

@@ -9,7 +9,8 @@
 #define HELD (GEMM_MR > 8 && VEC_BYTES == 64) /* others are not measured */
 #define HELD_DEPTH 16
 #define HELD_ROWS 8 /* of A at a time: so many chains of sums run side by side */
-#define HELD_MOST (F32 ? 76 : 128) /* rows of A; with more, blocks are as good */
+#define HELD_MOST 128 /* rows of A; with more, blocks are as good */
+#define HELD_COPIED 76 /* the same for float32 where these are copied */
 #define HELD_SUMS (512 << 10) /* bytes of sums: columns are cut so that they stay in L2 */
 /* Bytes of B from which it is held for more rows than one strip has. Fewer hold one that other data, or other programs,
  * may have driven out of the caches: more than a quarter of the outermost. */
@@ -163,6 +164,7 @@ static void FN(held)(const fnn_gemm *g) {
 INLINE int FN(better_held)(const fnn_gemm *g) {
     const ptrdiff_t size = sizeof(REAL), bytes = g->n * g->k * size, whole = g->k * g->b_rs * size;
     const ptrdiff_t cache = g->cache ? (ptrdiff_t)g->cache : STREAM_FAR;
-    if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->m > HELD_MOST || g->k < HELD_DEPTH) return 0;
+    if (!HELD || g->b_cs != 1 || g->a_cs != 1 || g->m <= STREAM_ROWS || g->k < HELD_DEPTH) return 0;
+    if (g->m > (F32 && FN(copied_b)(g) ? HELD_COPIED : HELD_MOST)) return 0;
     return whole > cache / 4 || (g->m > GEMM_MR && bytes >= HELD_NEAR);
 }

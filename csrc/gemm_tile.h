@@ -31,7 +31,8 @@ typedef struct {
     int straddles;     /* whether they also fetch the line in which a row of B ends: see take_errands */
     REAL *b_copy;      /* where a "packs" tile leaves its panel of B, GEMM_NV vectors a row */
     /* Tiles of GEMM_RUNS go in runs of so many steps. In each they fetch a row of the next block of B, from `ahead` on,
-     * and then copy it to row_to, GEMM_NV vectors to each of `panels`; the next row is row_step bytes on. */
+     * and then copy it to row_to, GEMM_NV vectors to each of `panels`; the next row is row_step bytes on. With other
+     * errands there is one run, and no panels. */
     ptrdiff_t run, row_step, panels, panel;
     REAL *row_to;
 } FN(tile);
@@ -39,7 +40,7 @@ typedef struct {
 #ifndef GEMM_MASKED_FREE
 #define GEMM_MASKED_FREE 0
 #endif
-/* Whether strips of A are copied wherever tiles copy B. */
+/* Whether tiles of copied strips copy the next block of B too, and fetch. */
 #ifndef GEMM_COPIES
 #define GEMM_COPIES 0
 #endif

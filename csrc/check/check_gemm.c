@@ -333,7 +333,7 @@ static void check_large(const fnn_kernels *k) {
  * same bits. */
 static void check_whole(const fnn_kernels *k) {
     const ptrdiff_t page = 4096 / k->itemsize;
-    const ptrdiff_t shapes[][3] = {{20, 1000, 700}, {60, page, 512}, {76, page - 16, 800}};
+    const ptrdiff_t shapes[][3] = {{20, 1000, 700}, {50, page, 512}, {76, page - 16, 800}};
     problem p = problem_make(k, (size_t)(1024 * 1024 * k->itemsize));
     for (int i = 0; i < (has_more_ways(k) ? 3 : 2); i++) {
         const ptrdiff_t *s = shapes[i];
@@ -549,13 +549,13 @@ int check_gemm(const fnn_kernels *k) {
     check_random(k, 3, 301, 700, 1);
     check_random(k, 1, 1100, 90, 0);
     check_random(k, 512, 780, 1024 - PAD, 0); /* packed; rows of A 4096 bytes apart */
-    check_random(k, 60, 700, 500, 0); /* several blocks both ways, few strips */
+    check_random(k, 60, 700, 500, 0); /* several blocks both ways, few strips (its parts, in float64) */
     if (has_more_ways(k)) {
         check_random(k, 30, 7, 40, 1);
         check_random(k, 140, 300, 200, 0); /* vectors of W straddle lines */
         check_random(k, 600, 40, 100, 0); /* dW of columns of A more than 2 KiB apart, and of 1 KiB */
         check_random(k, 300, 40, 300, 0);
-        check_random(k, 80, 1044, 800, 0); /* blocks copied ahead, after the last columns by few tiles or none */
+        check_random(k, 80, 1076, 800, 0); /* blocks copied ahead; those of the last columns have one tile or none */
     }
     check_random(k, 7, 1024 - PAD, 801, 0); /* streams through W in two groups of rows */
     check_random(k, 250, 70, 100, 0); /* by panels, in two chunks of rows */

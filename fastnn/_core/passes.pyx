@@ -316,8 +316,8 @@ cdef void grad_weights(const Training *t, Py_ssize_t i, const char *dz, char *wo
     picked.row = picked.rows = 0
     split(op.n_in, op.n_out, net.K.gemm_nr, member, team, &r0, &r1, &c0, &c1)
     rows = r1 - r0
-    # As long as a batch stays near, and where dz, not being cut, lets one count the tiles.
-    if i == 0 and t.rule and t.next_m * net.n_in * size <= NEAR and t.m * (c1 - c0) * size <= 3 * NEAR:
+    # As long as a batch stays near, and where dz, being neither cut nor copied, lets one count the tiles.
+    if i == 0 and t.rule and t.next_m * net.n_in * size <= NEAR and t.m * (c1 - c0) * size <= 2 * NEAR:
         look_at_next(t, rows // net.K.gemm_mr * ((c1 - c0) // net.K.gemm_nr), member, team, &picked)
     near = t.rule != NULL and t.m * (c1 - c0) * size <= NEAR
     if near:

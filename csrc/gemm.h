@@ -108,7 +108,7 @@ static __attribute__((noinline)) void FN(strip)(const FN(tile) *first, ptrdiff_t
     const int advance = first->start != FN(zeros);
     FN(tile) t = *first;
     t.straddles &= rows;
-    if (t.b_copy && n % NR)
+    if (!GEMM_COPIES && t.b_copy && n % NR)
         FN(pack_b)(t.k, n % NR, t.b + full * NR, t.ldb, 1, t.b_copy + full * t.k * NR);
     t.tail = vtail_make(GEMM_MASKED_FREE ? VL : 0);
     for (ptrdiff_t i = 0; i < parts; i++) {

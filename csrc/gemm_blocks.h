@@ -24,7 +24,7 @@
 
 /* The blocks in which a product is done, kc x nc of B, and what of them is copied. */
 typedef struct {
-    ptrdiff_t kc, nc;
+    ptrdiff_t kc, nc, depths, widths; /* so many one below another, and side by side */
     int packs_b, copies_a, whole; /* whole: rows of B, one after another */
     ptrdiff_t kept;               /* rows of A at a time whose copies serve all columns, or 0 */
 } FN(blocks);
@@ -58,6 +58,8 @@ static FN(blocks) FN(block_sizes)(const fnn_gemm *g) {
         s.nc = FN(round_up)(g->n, NR);
         if (!s.whole) s.nc = FN(least)(s.nc, FN(quotient)(block, s.kc * size) / NR * NR);
     }
+    s.depths = FN(ceil_div)(g->k > 0 ? g->k : 1, s.kc); /* once also where k is 0 */
+    s.widths = FN(ceil_div)(g->n, s.nc);
     /* Rows of A in one set of L1, or a new line at each step: both fall out of L1. */
     const int scattered = g->a_cs != 1 || (GEMM_COPIES && g->a_rs * size % 4096 == 0);
     /* Columns of A that no CPU fetches unasked, being further apart than it looks; or so many of them, for several
@@ -81,7 +83,7 @@ typedef struct {
     const REAL *b;    /* where it lies: rows of ldb, a panel of NR columns `panel` after the one before */
     ptrdiff_t ldb, panel;
     const REAL *next; /* where the block after this one lies in B, and its size; or NULL */
-    ptrdiff_t next_k, next_n, next_ld;
+    ptrdiff_t next_k, next_n;
     REAL *next_copy;  /* where the tiles of this one leave the next one's panels, if there is one; or NULL */
     int whole;        /* as in blocks */
     REAL *b_copy;     /* where the tiles of the first strip leave this block's panels, for the others; or NULL */
@@ -90,10 +92,10 @@ typedef struct {
 } FN(block);
 
 /* The tiles of GEMM_RUNS copy the next block, in all strips if these are few. */
-static void FN(copy_next)(const FN(block) *b, ptrdiff_t strips, FN(errands) *e) {
+static void FN(copy_next)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t strips, FN(errands) *e) {
     const ptrdiff_t tiles = strips * (b->n / NR);
     e->row = b->next;
-    e->row_ld = b->next_ld;
+    e->row_ld = g->b_rs;
     e->row_bytes = b->next_n * (ptrdiff_t)sizeof(REAL);
     e->row_to = b->next_copy;
     e->panels = b->next_n / NR;
@@ -124,9 +126,9 @@ static void FN(look_ahead)(const fnn_gemm *g, const FN(block) *b, ptrdiff_t r, p
     const ptrdiff_t first = strips > lines * shares ? strips - lines * shares : 1, turn = r - first;
     if (b->next && !b->next_copy && turn >= 0) {
         e->ahead_turn = 64 / sizeof(REAL);
-        e->ahead = b->next + (turn & (shares - 1)) * (b->k >> shift) * b->next_ld +
+        e->ahead = b->next + (turn & (shares - 1)) * (b->k >> shift) * g->b_rs +
                    (turn >> shift) * FN(ceil_div)(b->n, NR) * e->ahead_turn;
-        e->ahead_step = b->next_ld;
+        e->ahead_step = g->b_rs;
         e->ahead_shift = shift;
         return;
     }
@@ -172,7 +174,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
     errands.fetch_c =
         !errands.soons && (b.panel || g->m * g->ldc * (ptrdiff_t)sizeof(REAL) >= GEMM_LARGE / 2);
     errands.narrow = strips == 1 && g->m > 6 && FN(meet_from_far)(g, &b);
-    if (GEMM_COPIES && b.next && b.next_copy) FN(copy_next)(&b, strips, &errands);
+    if (GEMM_COPIES && b.next && b.next_copy) FN(copy_next)(g, &b, strips, &errands);
     for (ptrdiff_t r = 0, i = 0, mr; r < strips; r++, i += mr, a += mr * g->a_rs) {
         FN(tile) t = FN(first_tile)(g, last);
         mr = each + (r < more);
@@ -183,7 +185,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         t.b_ahead = FN(b_ahead)(g, &b, r);
         if (b.panel > NR) t.straddles = 0;
         t.fetches = t.b_ahead != 0;
-        t.b_copy = r ? NULL : b.b_copy;
+        if (!GEMM_COPIES && !r) t.b_copy = b.b_copy;
         t.c = (REAL *)g->c + i * g->ldc + b.j;
         t.start = b.p ? t.c : g->bias ? (const REAL *)g->bias + b.j : FN(zeros);
         t.start_ld = b.p ? g->ldc : 0;
@@ -200,7 +202,7 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
         }
         FN(strip)(&t, mr, b.n, g->a_cs == 1 && !b.a_copy, b.panel, &errands);
         if (last && FN(act_after)(g)) FN(finish)(g, i, b.j, mr, b.n);
-        if (!r && b.b_copy) {
+        if (!GEMM_COPIES && !r && b.b_copy) {
             b.b = b.b_copy;
             b.ldb = NR;
             b.panel = b.k * NR;
@@ -213,17 +215,15 @@ static void FN(run_block)(const fnn_gemm *g, const FN(block) *block) {
 
 /* Where the i-th block is: for all columns some of k, or the other way round. */
 static void FN(place)(const fnn_gemm *g, const FN(blocks) *s, ptrdiff_t i, FN(block) *b) {
-    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s->kc) : 1; /* once also where k is 0 */
-    const ptrdiff_t widths = FN(ceil_div)(g->n, s->nc);
-    b->p = (b->across ? i / widths : i % depths) * s->kc;
-    b->j = (b->across ? i % widths : i / depths) * s->nc;
+    b->p = (b->across ? i / s->widths : i % s->depths) * s->kc;
+    b->j = (b->across ? i % s->widths : i / s->depths) * s->nc;
     b->k = FN(least)(s->kc, g->k - b->p);
     b->n = FN(least)(s->nc, g->n - b->j);
     b->b = (const REAL *)g->b + b->p * g->b_rs + b->j * g->b_cs;
 }
 
 /* The i-th block of B, and how it is come by. */
-static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, ptrdiff_t i, ptrdiff_t count, FN(block) *b) {
+static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, ptrdiff_t i, FN(block) *b) {
     FN(place)(g, s, i, b);
     if (s->packs_b && (g->b_cs != 1 || (!GEMM_COPIES && s->copies_a))) {
         FN(pack_b)(b->k, b->n, b->b, g->b_rs, g->b_cs, g->work);
@@ -250,24 +250,21 @@ static void FN(find_block)(const fnn_gemm *g, const FN(blocks) *s, ptrdiff_t i, 
     if (GEMM_COPIES && !s->packs_b && !s->whole && g->m <= 2 * GEMM_MR && bytes <= GEMM_FAR) return;
     FN(block) next = *b;
     b->next = NULL;
-    if (i + 1 >= count) return;
+    if (i + 1 >= s->depths * s->widths) return;
     FN(place)(g, s, i + 1, &next);
     b->next = next.b;
     b->next_k = next.k;
     b->next_n = next.n;
-    b->next_ld = g->b_rs;
 }
 
 /* Where C, of these rows, fits in the outer caches, all columns for some of k: the rows of B that these are lie in few
  * pages, and each page is looked up once. Else all of k for some columns, while those of C stay. */
 static void FN(run_blocks)(const fnn_gemm *g, const FN(blocks) *s) {
-    const ptrdiff_t depths = g->k > 0 ? FN(ceil_div)(g->k, s->kc) : 1; /* once also where k is 0 */
-    const ptrdiff_t widths = FN(ceil_div)(g->n, s->nc);
     FN(block) b = {.across = g->m * g->ldc * (ptrdiff_t)sizeof(REAL) <= GEMM_C, .whole = s->whole};
     if (s->copies_a) b.a_copy = (REAL *)g->work + (s->packs_b ? BLOCK_COPIES(g->b_cs) * s->kc * s->nc : 0);
     b.keeps_a = GEMM_COPIES && s->kept > 0; /* then C fits */
-    for (ptrdiff_t i = 0; i < depths * widths; i++) {
-        FN(find_block)(g, s, i, depths * widths, &b);
+    for (ptrdiff_t i = 0; i < s->depths * s->widths; i++) {
+        FN(find_block)(g, s, i, &b);
         FN(run_block)(g, &b);
     }
 }
